@@ -1,0 +1,61 @@
+"""Every error that this package raises on purpose.
+
+LlamaOmniError
++-- ConfigError          a configuration cannot work; fix the file or the flag (also a ValueError)
++-- InputError           what the caller handed in cannot be used (also a ValueError)
+|   +-- AudioError       audio that cannot be read, or has an impossible length, rate or shape
++-- OutputError          a result cannot be written where it was asked for
++-- CheckpointError      a file of weights is missing, damaged, or does not fit the model
++-- TargetError          a training target cannot be used; names the sample (also a ValueError)
++-- CapacityError        a cache or a queue is full
++-- CancelledError       the reply was cancelled before it was complete
++-- MissingExtraError    an optional dependency is not installed; names the extra
+
+A message reads `<field or file> must <rule>, got <value>`, and adds what would work when we know it.
+"""
+
+
+class LlamaOmniError(Exception):
+    """Base class: catch this to catch everything the package raises on purpose."""
+
+
+class ConfigError(LlamaOmniError, ValueError):
+    """A configuration cannot work; the message names the field and what would."""
+
+
+class InputError(LlamaOmniError, ValueError):
+    """What the caller handed in cannot be used; the message says what could."""
+
+
+class AudioError(InputError):
+    """Audio that cannot be read, or has an impossible length, rate or shape."""
+
+
+class OutputError(LlamaOmniError):
+    """A result cannot be written where it was asked for."""
+
+
+class CheckpointError(LlamaOmniError):
+    """A file of weights is missing, damaged, or does not fit the model it is for."""
+
+
+class TargetError(LlamaOmniError, ValueError):
+    """A training target cannot be used; the message names the sample and why."""
+
+
+class CapacityError(LlamaOmniError):
+    """A cache or a queue is full; the message names its limit."""
+
+
+class CancelledError(LlamaOmniError):
+    """The reply was cancelled before it was complete."""
+
+
+class MissingExtraError(LlamaOmniError, ImportError):
+    """An optional dependency is not installed; the message names the extra to install."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}; install it with: "
+            f"pip install 'llama-omni[{extra}]'"
+        )

@@ -1,0 +1,189 @@
+"""What every assistant takes and gives: turns, options, reply events, replies.
+
+NumPy only, no torch: the command line, the server and the evaluation harness know nothing else of
+a system, so that our model and every baseline go through the same code. Audio is mono float32 in
+[-1, 1]; spoken turns are at 16 kHz, replies at the assistant's own rate.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llama_omni import audio as audio_files
+from llama_omni.errors import ConfigError, InputError
+
+Audio = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Turn:
+    """One turn of a conversation: written (`text`) or, for the user, spoken (`audio`)."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str | None = None
+    audio: Audio | None = None  # (S,) at 16 kHz
+    token_ids: tuple[int, ...] | None = None  # an assistant's own words, exactly as generated
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.audio is None):
+            raise InputError("a turn must hold either text or audio, got both or neither")
+        if self.audio is not None and self.role != "user":
+            raise InputError(f"only a user's turn can be spoken, got audio for role {self.role!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplyOptions:
+    """How one reply is made. Defaults suit a conversation; evaluation sets chunk_size=None."""
+
+    chunk_size: int | None = 10  # Omega: units per vocoder chunk; None is infinity (one chunk)
+    lookahead: int | None = None  # units held back for the vocoder; None is its measured default
+    max_new_tokens: int = 256
+    temperature: float = 0.0  # 0 is greedy, as in the paper
+    top_p: float = 1.0
+    seed: int = 0
+    units_per_token: float | None = None  # benchmarks only: emit units on this schedule
+
+    def __post_init__(self) -> None:
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ConfigError(f"chunk_size must be at least 1 unit, got {self.chunk_size}")
+        if self.lookahead is not None and self.lookahead < 0:
+            raise ConfigError(f"lookahead must be at least 0 units, got {self.lookahead}")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature must be 0 or more, got {self.temperature}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.units_per_token is not None and not self.units_per_token > 0:
+            raise ConfigError(f"units_per_token must be above 0, got {self.units_per_token}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextDelta:
+    """Text that reply tokens `first_token` to `end_token` (exclusive) completed."""
+
+    text: str
+    first_token: int
+    end_token: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class AudioDelta:
+    """Samples `first_sample` to `end_sample` of the reply, which speak a range of its tokens."""
+
+    audio: Audio  # (S,)
+    sample_rate: int
+    first_sample: int
+    end_sample: int
+    first_token: int
+    end_token: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timings:
+    """Seconds of a monotonic clock from the moment the question was complete."""
+
+    mel_s: float = 0.0
+    encode_s: float = 0.0
+    adapt_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0  # all LLM and speech decoder steps of the reply
+    vocode_s: float = 0.0  # all vocoder calls of the reply
+    first_token_s: float | None = None
+    first_chunk_units_s: float | None = None  # when the first chunk's units were known
+    first_vocode_s: float | None = None  # the vocoder's own time on the first chunk
+    first_audio_s: float | None = None  # None: the reply holds no sound
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reply:
+    """A complete (or cancelled) reply: what was written, what was said, and when."""
+
+    text: str
+    audio: Audio  # (S,)
+    sample_rate: int
+    token_ids: tuple[int, ...]
+    units: tuple[int, ...]
+    unit_tokens: tuple[int, ...]  # for each unit, the index of the reply token that it speaks
+    sample_tokens: tuple[tuple[int, int], ...]  # token range of each AudioDelta
+    lagging_words: int | None  # words already written when sound began; None without sound
+    finish_reason: Literal["stop", "length", "cancelled"]
+    timings: Timings = field(default_factory=Timings)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of sound."""
+        return len(self.audio) / self.sample_rate
+
+    @property
+    def real_time_factor(self) -> float | None:
+        """Seconds of work per second of sound; None without sound."""
+        return self.timings.total_s / self.duration_s if len(self.audio) else None
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the sound; the format follows the file's suffix. The file appears whole or not."""
+        audio_files.save(path, self.audio, self.sample_rate)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ReplyDone:
+    """The last event of every reply."""
+
+    reply: Reply
+
+
+ReplyEvent = TextDelta | AudioDelta | ReplyDone
+Question = str | PathLike[str] | Audio | Turn
+
+
+@runtime_checkable
+class Conversation(Protocol):
+    """Several turns with one assistant; keeps the history and whatever makes it cheap to go on."""
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The history so far, the system's turn first if there is one."""
+        ...
+
+    def stream(self, question: Question, options: ReplyOptions | None = None) -> Iterator[ReplyEvent]:
+        """Answer, event by event. Closing the iterator cancels the reply."""
+        ...
+
+    def reply(self, question: Question, options: ReplyOptions | None = None) -> Reply:
+        """Answer, all at once."""
+        ...
+
+    def cancel(self) -> None:
+        """Stop the running reply at its next step; its `ReplyDone` says "cancelled"."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the conversation holds on the device."""
+        ...
+
+
+@runtime_checkable
+class Assistant(Protocol):
+    """A system that is asked by voice or in writing, and answers in both."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of its replies."""
+        ...
+
+    def conversation(self, system: str | None = None) -> Conversation:
+        """Begin a conversation."""
+        ...
+
+    def stream(self, question: Question, options: ReplyOptions | None = None) -> Iterator[ReplyEvent]:
+        """Answer one question, event by event, with no history."""
+        ...
+
+    def reply(self, question: Question, options: ReplyOptions | None = None) -> Reply:
+        """Answer one question with no history, all at once."""
+        ...
