@@ -1,0 +1,240 @@
+"""One step of Algorithm 1 for any number of replies: LLM -> sample -> embed -> speak -> argmax.
+
+The host reads one small tensor a step (each row's token and its lambda labels) and nothing else.
+Caches hold the state; the stepper holds weights and caches only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from llama_omni.engine.attention import decoder_masks, use_grouped_attention
+from llama_omni.engine.cache import SlotCache, SpeechCache
+from llama_omni.engine.graphs import StepGraphs, bucket
+from llama_omni.engine.sampling import sample
+from llama_omni.model.omni import OmniModel
+
+PREFILL_PIECE = 512  # LLM positions a prefill pass takes at most
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One running reply: where its caches are and how its next token is chosen."""
+
+    llm_slot: int
+    speech_slot: int
+    position: int = 0  # index of the next token in the reply; keys the sampling noise
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step gave each row."""
+
+    tokens: list[int]
+    labels: list[list[int]]  # lambda frame labels a row, blank included
+
+
+class Stepper:
+    """The device side of the engine.
+
+    Args:
+        model: in eval mode, on its device, in its dtype.
+        max_tokens: reply tokens that a speech slot may hold.
+        graphs: capture steps as CUDA graphs; None: yes on CUDA, no elsewhere.
+    """
+
+    def __init__(
+        self, model: OmniModel, *, max_tokens: int = 2048, graphs: bool | None = None
+    ) -> None:
+        self.model = model
+        config = model.config
+        llm, device, dtype = config.llm, model.device, model.dtype
+        use_grouped_attention(model.llm)
+        heads = getattr(llm, "num_key_value_heads", None) or llm.num_attention_heads
+        head_dim = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
+        self.llm_cache = SlotCache(
+            layers=llm.num_hidden_layers,
+            heads=heads,
+            head_dim=head_dim,
+            dtype=dtype,
+            device=device,
+            max_tokens=config.max_positions,
+        )
+        self.speech_cache = SpeechCache(
+            model.speech_decoder, dtype=dtype, device=device, max_tokens=max_tokens
+        )
+        self._speaks_tokens = config.speech_decoder.token_embedding
+        self._frames = config.speech_decoder.upsample_factor
+        on_cuda = device.type == "cuda"
+        self._graphs = StepGraphs(device, capture=on_cuda) if graphs or on_cuda else None
+
+    @torch.inference_mode()
+    def prefill(self, slot: int, embeddings: Float[Tensor, "P D"]) -> Float[Tensor, "1 D"]:
+        """Read a prompt, or more of one, into a slot; return the state of its last position.
+
+        Raises:
+            CapacityError: the conversation would be longer than the model's positions.
+        """
+        self.llm_cache.reserve(
+            slots=slot + 1, tokens=self.llm_cache.lengths[slot] + len(embeddings)
+        )
+        hidden = embeddings[:0]
+        for piece in embeddings.split(PREFILL_PIECE):
+            self.llm_cache.select([slot], len(piece))
+            hidden = self._think(piece[None])[:, -1]  # (1, D)
+            self.llm_cache.advance([slot], len(piece))
+        return hidden
+
+    @torch.inference_mode()
+    def first(self, rows: Sequence[Row], hidden: Float[Tensor, "B D"]) -> StepResult:
+        """Choose and speak the first token of each row from its prompt's last state."""
+        integers, floats = self._inputs(rows, [0] * len(rows))
+        self.speech_cache.select([row.speech_slot for row in rows], 1)
+        packed = self._speak(hidden, integers, floats)
+        self.speech_cache.advance([row.speech_slot for row in rows], 1)
+        return _unpack(packed)
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[Row], tokens: Sequence[int]) -> StepResult:
+        """Feed each row its last token; choose and speak the next one."""
+        llm_slots = [row.llm_slot for row in rows]
+        speech_slots = [row.speech_slot for row in rows]
+        if self._graphs is None:
+            integers, floats = self._inputs(rows, tokens)
+            self.llm_cache.select(llm_slots, 1)
+            self.speech_cache.select(speech_slots, 1)
+            packed = self._step(integers, floats)
+        else:
+            packed = self._graphed_step(rows, tokens)
+        self.llm_cache.advance(llm_slots, 1)
+        self.speech_cache.advance(speech_slots, 1)
+        return _unpack(packed)
+
+    def warm_up(self, *, tokens: int, rows: int = 1) -> None:
+        """Capture what replies of up to `tokens` tokens will need, before anyone waits for it."""
+        if self._graphs is None:
+            return
+        llm_slots = [self.llm_cache.allocate() for _ in range(rows)]
+        speech_slots = [self.speech_cache.allocate() for _ in range(rows)]
+        self.llm_cache.reserve(slots=rows, tokens=min(tokens, self.llm_cache.max_tokens))
+        self.speech_cache.reserve(slots=rows, tokens=min(tokens, self.speech_cache.max_tokens))
+        pairs = zip(llm_slots, speech_slots, strict=True)
+        batch = [Row(llm_slot=llm, speech_slot=speech) for llm, speech in pairs]
+        length = 1
+        while length < tokens:
+            for llm, speech in zip(llm_slots, speech_slots, strict=True):
+                self.llm_cache.lengths[llm] = self.speech_cache.lengths[speech] = length - 1
+            self.step(batch, [0] * rows)
+            length = bucket(length) + 1
+        for llm, speech in zip(llm_slots, speech_slots, strict=True):
+            self.llm_cache.free(llm)
+            self.speech_cache.free(speech)
+
+    # The computation
+
+    def _step(self, integers: Int[Tensor, "B 5"], floats: Float[Tensor, "B 2"]) -> Tensor:
+        embedded = self.model.get_input_embeddings()(integers[:, :1])  # (B, 1, D)
+        return self._speak(self._think(embedded)[:, -1], integers, floats)
+
+    def _think(self, embeddings: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        selection = self.llm_cache.selection
+        output = self.model.llm.get_decoder()(
+            inputs_embeds=embeddings.to(self.model.dtype),
+            attention_mask=decoder_masks(
+                self.model.config.llm, selection.mask, selection.positions
+            ),
+            position_ids=selection.positions,
+            past_key_values=self.llm_cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state  # after the final norm
+
+    def _speak(
+        self,
+        hidden: Float[Tensor, "B D"],
+        integers: Int[Tensor, "B 5"],
+        floats: Float[Tensor, "B 2"],
+    ) -> Int[Tensor, "B packed"]:
+        logits = self.model.get_output_embeddings()(hidden)  # (B, V)
+        chosen = sample(
+            logits,
+            temperature=floats[:, 0],
+            top_p=floats[:, 1],
+            seed=integers[:, 1],
+            position=integers[:, 2],
+        )
+        embedded = None
+        if self._speaks_tokens:
+            embedded = self.model.get_input_embeddings()(chosen)[:, None]  # (B, 1, D)
+        frames = self.model.speech_decoder.step(hidden[:, None], embedded, self.speech_cache)
+        return torch.cat((chosen[:, None], frames.argmax(-1)), dim=1)  # (B, 1 + lambda)
+
+    # Inputs
+
+    def _inputs(self, rows: Sequence[Row], tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Pack what a step needs of each row: token, seed, reply position, two cache lengths."""
+        integers = torch.tensor(
+            [
+                (
+                    token,
+                    row.seed,
+                    row.position,
+                    self.llm_cache.lengths[row.llm_slot],
+                    self.speech_cache.lengths[row.speech_slot],
+                )
+                for row, token in zip(rows, tokens, strict=True)
+            ]
+        )
+        floats = torch.tensor([(row.temperature, row.top_p) for row in rows])
+        device = self.model.device
+        return integers.to(device, non_blocking=True), floats.to(device, non_blocking=True)
+
+    def _graphed_step(self, rows: Sequence[Row], tokens: Sequence[int]) -> Tensor:
+        assert self._graphs is not None
+        llm, speech = self.llm_cache, self.speech_cache
+        llm_slots = [row.llm_slot for row in rows]
+        speech_slots = [row.speech_slot for row in rows]
+        llm.reserve(slots=llm.num_slots, tokens=max(llm.lengths[s] for s in llm_slots) + 1)
+        speech.reserve(
+            slots=speech.num_slots, tokens=max(speech.lengths[s] for s in speech_slots) + 1
+        )
+        seen = (
+            min(bucket(max(llm.lengths[s] for s in llm_slots) + 1), llm.capacity),
+            min(bucket(max(speech.lengths[s] for s in speech_slots) + 1), speech.capacity),
+        )
+        size = bucket(len(rows), least=1)
+        spare = size - len(rows)  # rows that only write to scratch
+        integers, floats = self._inputs(rows, tokens)
+        if spare:
+            padding = integers.new_tensor([[0, 0, 0, llm.capacity, speech.capacity]])
+            integers = torch.cat((integers, padding.expand(spare, -1)))
+            floats = torch.cat((floats, floats[:1].expand(spare, -1)))
+        slots = torch.tensor(
+            [llm_slots + [0] * spare, speech_slots + [0] * spare], device=self.model.device
+        )
+        alone = (llm_slots[0], speech_slots[0]) if size == 1 else None
+        key = (size, seen, alone, llm.version, speech.version)
+
+        def compute(integers: Tensor, floats: Tensor, slots: Tensor) -> Tensor:
+            rows: list[slice | Tensor] = [slots[0], slots[1]]
+            if alone is not None:  # one row reads its slot in place, without a gather
+                rows = [slice(slot, slot + 1) for slot in alone]
+            frames = torch.arange(self._frames, device=integers.device)
+            # A scratch row writes all its frames to the one scratch column.
+            inside = (integers[:, 4:] < speech.capacity) * frames
+            llm.use(rows[0], integers[:, 3:4], seen[0])
+            speech.use(rows[1], integers[:, 4:] * self._frames + inside, seen[1] * self._frames)
+            return self._step(integers, floats)
+
+        return self._graphs.run(key, compute, integers, floats, slots)[: len(rows)]
+
+
+def _unpack(packed: Int[Tensor, "B packed"]) -> StepResult:
+    values = packed.tolist()  # the one synchronisation with the device
+    return StepResult([row[0] for row in values], [row[1:] for row in values])
