@@ -1,0 +1,361 @@
+"""The command line, the only place that joins the parts and the only one that prints.
+
+Everything that is refused on purpose ends in one line on the standard error and exit code 2. No
+torch is imported until a model is needed, so help is quick.
+"""
+
+import io
+import sys
+import traceback
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+import llama_omni
+from llama_omni.cli_jobs import Job, plan
+from llama_omni.cli_options import (
+    ChunkSize,
+    Debug,
+    Device,
+    Dtype,
+    DtypeName,
+    Lookahead,
+    MaxNewTokens,
+    ModelName,
+    PresetName,
+    RandomWeights,
+    Seed,
+    StoredDtype,
+    System,
+    Temperature,
+    TopP,
+    parse_chunk_size,
+)
+from llama_omni.cli_view import Player, json_line, printable, summary
+from llama_omni.errors import LlamaOmniError
+from llama_omni.interfaces import (
+    Assistant,
+    AudioDelta,
+    Reply,
+    ReplyDone,
+    ReplyEvent,
+    ReplyOptions,
+    TextDelta,
+    Turn,
+)
+
+REFUSED, INTERRUPTED = 2, 130  # exit codes
+
+app = typer.Typer(
+    help="Talk with a language model: ask by voice or in writing, hear and read the answer.",
+    epilog="Every command has its own --help. Paper: arXiv 2409.06666.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 (refused) or 130 (interrupted)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a terminal that cannot show a character shows "?"
+            stream.reconfigure(errors="replace")
+    try:
+        code = app(args=arguments, prog_name="llama-omni", standalone_mode=False)
+    except _UsageError as error:
+        help_of = error.ctx.command_path if error.ctx else "llama-omni"
+        _error(f"{error.format_message()} (see: {help_of} --help)")
+        return REFUSED
+    except typer.Abort:
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+# The base of what typer says about wrong arguments, wherever its version keeps it.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        print(f"llama-omni {llama_omni.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def ask(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Spoken questions: WAV, FLAC, OGG or MP3, 0.1 to 30 s, any rate.",
+            metavar="INPUTS",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="A written question, in place of INPUTS.", metavar="TEXT")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where the answer's sound goes: a file (.wav, .flac, .ogg, .mp3), or a folder "
+            "that gets one .wav named after each input.",
+            metavar="FILE|FOLDER",
+        ),
+    ] = None,
+    model: ModelName = None,
+    preset: PresetName = None,
+    random_weights: RandomWeights = False,
+    device: Device = "auto",
+    dtype: DtypeName = Dtype.auto,
+    chunk_size: ChunkSize = "10",
+    lookahead: Lookahead = None,
+    max_new_tokens: MaxNewTokens = 256,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    system: System = None,
+    play: Annotated[bool, typer.Option("--play", help="Play the answer while it is made.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON a reply and nothing else.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Ask a question; read the answer as it comes, and hear it.
+
+    Ends with the time to first audio, the real-time factor (seconds of work a second of sound),
+    the lagging words (those written before the sound began), and where the sound is.
+    """
+    with _one_line_errors(debug):
+        options = ReplyOptions(
+            chunk_size=parse_chunk_size(chunk_size),
+            lookahead=lookahead,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        )
+        jobs = plan(inputs or [], text, output)
+        show = _Show(json=as_json, names=len(jobs) > 1, player=Player() if play else None)
+        assistant, refused = None, False
+        for job in jobs:
+            try:
+                question = job.read()
+            except LlamaOmniError as error:
+                refused = _report(error, debug)
+                continue
+            if assistant is None:  # only now: a bad question is told before a long load
+                with _working(f"loading {model or preset or 'the built-in model'}"):
+                    assistant = _load(
+                        model,
+                        preset=preset,
+                        random_weights=random_weights,
+                        device=device,
+                        dtype=dtype.value,
+                        seed=seed,
+                        system=system,
+                    )
+                if random_weights:
+                    _note("random weights: words and sound mean nothing")
+            try:
+                _answer(assistant, job, question, options, show)
+            except LlamaOmniError as error:
+                refused = _report(error, debug)
+        if refused:
+            raise typer.Exit(REFUSED)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="The released folder (config.json and *.safetensors).", metavar="SOURCE"
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to make.", metavar="FOLDER")
+    ],
+    speech_encoder: Annotated[
+        Path | None,
+        typer.Option(help="Whisper: OpenAI's .pt file, or a folder.", metavar="FILE|FOLDER"),
+    ] = None,
+    vocoder: Annotated[
+        Path | None, typer.Option(help="A unit vocoder of fairseq (g_*).", metavar="FILE")
+    ] = None,
+    vocoder_config: Annotated[
+        Path | None, typer.Option(help="Its config.json.", metavar="FILE")
+    ] = None,
+    kmeans: Annotated[
+        Path | None,
+        typer.Option(help="Unit centres: .npy, or joblib's with --trust-pickle.", metavar="FILE"),
+    ] = None,
+    trust_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--trust-pickle",
+            help="Open pickled files, which can run any program on this machine as you. Only for "
+            "files from a source you trust.",
+        ),
+    ] = False,
+    dtype: StoredDtype = Dtype.auto,
+    debug: Debug = False,
+) -> None:
+    """Turn a released checkpoint into one folder that ask can load.
+
+    Reads shard by shard, so a model much larger than memory is fine.
+    """
+    with _one_line_errors(debug):
+        from llama_omni.model.checkpoint import convert as convert_checkpoint
+
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TimeRemainingColumn(),
+            console=_console(),
+        ) as bar:
+            task = bar.add_task("reading", total=None)
+
+            def progress(done_bytes: int, total_bytes: int, name: str) -> None:
+                bar.update(task, completed=done_bytes, total=total_bytes, description=name)
+
+            convert_checkpoint(
+                source=source,
+                output=output,
+                speech_encoder=speech_encoder,
+                vocoder=vocoder,
+                vocoder_config=vocoder_config,
+                kmeans=kmeans,
+                trust_pickle=trust_pickle,
+                dtype=dtype.value,
+                progress=progress,
+            )
+        print(f"model in {output}")
+
+
+@app.command()
+def bench(
+    preset: PresetName = "tiny",
+    device: Device = "auto",
+    dtype: DtypeName = Dtype.auto,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where the tables go.", metavar="FOLDER"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer lengths and repeats.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Measure time to first audio, time per token, and memory, with random weights."""
+    with _one_line_errors(debug):
+        from llama_omni.bench import run_bench
+
+        run_bench(preset=preset, device=device, dtype=dtype.value, output=output, quick=quick)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Show:
+    """How replies are shown."""
+
+    json: bool
+    names: bool  # say which input a reply answers
+    player: Player | None
+
+
+def _answer(
+    assistant: Assistant, job: Job, question: Turn, options: ReplyOptions, show: _Show
+) -> None:
+    """Show one reply while it is made, then keep its sound."""
+    if show.names and not show.json:
+        print(f"{job.name}:")
+    reply: Reply | None = None
+    with _closing(assistant.stream(question, options)) as events:
+        for event in events:
+            match event:
+                case TextDelta(text=text) if not show.json:
+                    print(printable(text), end="", flush=True)
+                case AudioDelta(audio=samples, sample_rate=rate) if show.player is not None:
+                    show.player.play(samples, rate)
+                case ReplyDone():
+                    reply = event.reply
+                case _:
+                    pass
+    assert reply is not None, "the last event of a reply is ReplyDone"
+    if not show.json:
+        print(flush=True)
+    if job.output is not None:
+        reply.save(job.output)
+    if show.json:
+        print(json_line(job.name, reply, job.output), flush=True)
+    else:
+        print(summary(reply, job.output), flush=True)
+    if show.player is not None:
+        show.player.finish()
+
+
+def _closing(events: Iterator[ReplyEvent]) -> AbstractContextManager[Iterator[ReplyEvent]]:
+    """Cancel the reply where its events are not taken to the end, as on Ctrl-C."""
+    return closing(events) if isinstance(events, Generator) else nullcontext(events)
+
+
+def _load(model: str | None, **options: Any) -> Assistant:
+    return llama_omni.load(model, **options)
+
+
+@contextmanager
+def _one_line_errors(debug: bool) -> Iterator[None]:
+    """End the command with one line and an exit code where something was refused."""
+    try:
+        yield
+    except LlamaOmniError as error:
+        _report(error, debug)
+        raise typer.Exit(REFUSED) from error
+    except KeyboardInterrupt as error:
+        print("\nllama-omni: interrupted", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _report(error: LlamaOmniError, debug: bool) -> bool:
+    if debug:
+        traceback.print_exception(error)
+    _error(" ".join(str(error).split()))
+    return True
+
+
+def _error(message: str) -> None:
+    sys.stdout.flush()
+    print(f"llama-omni: error: {message}", file=sys.stderr, flush=True)
+
+
+def _note(message: str) -> None:
+    print(f"llama-omni: {message}", file=sys.stderr, flush=True)
+
+
+def _console() -> Console:
+    return Console(stderr=True)
+
+
+def _working(what: str) -> AbstractContextManager[Any]:
+    """Show that something takes long, where somebody is looking."""
+    console = _console()
+    return console.status(what) if console.is_terminal else nullcontext()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
