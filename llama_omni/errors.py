@@ -11,7 +11,7 @@ LlamaOmniError
 +-- CancelledError       the reply was cancelled before it was complete
 +-- MissingExtraError    an optional dependency is not installed; names the extra
 
-A message reads `<field or file> must <rule>, got <value>`, and adds what would work when we know it.
+A message reads `<field or file> must <rule>, got <value>`, and adds what would work where we know.
 """
 
 

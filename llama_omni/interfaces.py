@@ -45,6 +45,7 @@ class ReplyOptions:
     temperature: float = 0.0  # 0 is greedy, as in the paper
     top_p: float = 1.0
     seed: int = 0
+    speech: bool = True  # False: a written reply only; the speech decoder does not run
     units_per_token: float | None = None  # benchmarks only: emit units on this schedule
 
     def __post_init__(self) -> None:
@@ -150,7 +151,9 @@ class Conversation(Protocol):
         """The history so far, the system's turn first if there is one."""
         ...
 
-    def stream(self, question: Question, options: ReplyOptions | None = None) -> Iterator[ReplyEvent]:
+    def stream(
+        self, question: Question, options: ReplyOptions | None = None
+    ) -> Iterator[ReplyEvent]:
         """Answer, event by event. Closing the iterator cancels the reply."""
         ...
 
@@ -180,7 +183,9 @@ class Assistant(Protocol):
         """Begin a conversation."""
         ...
 
-    def stream(self, question: Question, options: ReplyOptions | None = None) -> Iterator[ReplyEvent]:
+    def stream(
+        self, question: Question, options: ReplyOptions | None = None
+    ) -> Iterator[ReplyEvent]:
         """Answer one question, event by event, with no history."""
         ...
 

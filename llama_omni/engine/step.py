@@ -25,7 +25,7 @@ class Row:
     """One running reply: where its caches are and how its next token is chosen."""
 
     llm_slot: int
-    speech_slot: int
+    speech_slot: int | None  # None: a written reply only
     position: int = 0  # index of the next token in the reply; keys the sampling noise
     temperature: float = 0.0
     top_p: float = 1.0
@@ -37,7 +37,7 @@ class StepResult:
     """What one step gave each row."""
 
     tokens: list[int]
-    labels: list[list[int]]  # lambda frame labels a row, blank included
+    labels: list[list[int]]  # lambda frame labels a row, blank included; none without speech
 
 
 class Stepper:
@@ -95,21 +95,27 @@ class Stepper:
     def first(self, rows: Sequence[Row], hidden: Float[Tensor, "B D"]) -> StepResult:
         """Choose and speak the first token of each row from its prompt's last state."""
         integers, floats = self._inputs(rows, [0] * len(rows))
-        self.speech_cache.select([row.speech_slot for row in rows], 1)
-        packed = self._speak(hidden, integers, floats)
-        self.speech_cache.advance([row.speech_slot for row in rows], 1)
+        speech_slots = _speech_slots(rows)
+        if speech_slots:
+            self.speech_cache.select(speech_slots, 1)
+        packed = self._speak(hidden, integers, floats, speech=bool(speech_slots))
+        self.speech_cache.advance(speech_slots, 1)
         return _unpack(packed)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[Row], tokens: Sequence[int]) -> StepResult:
-        """Feed each row its last token; choose and speak the next one."""
+        """Feed each row its last token; choose and speak the next one.
+
+        Either every row speaks or none does.
+        """
         llm_slots = [row.llm_slot for row in rows]
-        speech_slots = [row.speech_slot for row in rows]
+        speech_slots = _speech_slots(rows)
         if self._graphs is None:
             integers, floats = self._inputs(rows, tokens)
             self.llm_cache.select(llm_slots, 1)
-            self.speech_cache.select(speech_slots, 1)
-            packed = self._step(integers, floats)
+            if speech_slots:
+                self.speech_cache.select(speech_slots, 1)
+            packed = self._step(integers, floats, speech=bool(speech_slots))
         else:
             packed = self._graphed_step(rows, tokens)
         self.llm_cache.advance(llm_slots, 1)
@@ -138,9 +144,11 @@ class Stepper:
 
     # The computation
 
-    def _step(self, integers: Int[Tensor, "B 5"], floats: Float[Tensor, "B 2"]) -> Tensor:
+    def _step(
+        self, integers: Int[Tensor, "B 5"], floats: Float[Tensor, "B 2"], *, speech: bool
+    ) -> Int[Tensor, "B packed"]:
         embedded = self.model.get_input_embeddings()(integers[:, :1])  # (B, 1, D)
-        return self._speak(self._think(embedded)[:, -1], integers, floats)
+        return self._speak(self._think(embedded)[:, -1], integers, floats, speech=speech)
 
     def _think(self, embeddings: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         selection = self.llm_cache.selection
@@ -160,6 +168,8 @@ class Stepper:
         hidden: Float[Tensor, "B D"],
         integers: Int[Tensor, "B 5"],
         floats: Float[Tensor, "B 2"],
+        *,
+        speech: bool,
     ) -> Int[Tensor, "B packed"]:
         logits = self.model.get_output_embeddings()(hidden)  # (B, V)
         chosen = sample(
@@ -169,6 +179,8 @@ class Stepper:
             seed=integers[:, 1],
             position=integers[:, 2],
         )
+        if not speech:
+            return chosen[:, None]
         embedded = None
         if self._speaks_tokens:
             embedded = self.model.get_input_embeddings()(chosen)[:, None]  # (B, 1, D)
@@ -186,7 +198,7 @@ class Stepper:
                     row.seed,
                     row.position,
                     self.llm_cache.lengths[row.llm_slot],
-                    self.speech_cache.lengths[row.speech_slot],
+                    0 if row.speech_slot is None else self.speech_cache.lengths[row.speech_slot],
                 )
                 for row, token in zip(rows, tokens, strict=True)
             ]
@@ -198,16 +210,9 @@ class Stepper:
     def _graphed_step(self, rows: Sequence[Row], tokens: Sequence[int]) -> Tensor:
         assert self._graphs is not None
         llm, speech = self.llm_cache, self.speech_cache
-        llm_slots = [row.llm_slot for row in rows]
-        speech_slots = [row.speech_slot for row in rows]
-        llm.reserve(slots=llm.num_slots, tokens=max(llm.lengths[s] for s in llm_slots) + 1)
-        speech.reserve(
-            slots=speech.num_slots, tokens=max(speech.lengths[s] for s in speech_slots) + 1
-        )
-        seen = (
-            min(bucket(max(llm.lengths[s] for s in llm_slots) + 1), llm.capacity),
-            min(bucket(max(speech.lengths[s] for s in speech_slots) + 1), speech.capacity),
-        )
+        llm_slots, speech_slots = [row.llm_slot for row in rows], _speech_slots(rows)
+        llm_seen = _make_room(llm, llm_slots)
+        speech_seen = _make_room(speech, speech_slots) if speech_slots else 0
         size = bucket(len(rows), least=1)
         spare = size - len(rows)  # rows that only write to scratch
         integers, floats = self._inputs(rows, tokens)
@@ -216,23 +221,44 @@ class Stepper:
             integers = torch.cat((integers, padding.expand(spare, -1)))
             floats = torch.cat((floats, floats[:1].expand(spare, -1)))
         slots = torch.tensor(
-            [llm_slots + [0] * spare, speech_slots + [0] * spare], device=self.model.device
+            [llm_slots + [0] * spare, (speech_slots or [0] * len(rows)) + [0] * spare],
+            device=self.model.device,
         )
-        alone = (llm_slots[0], speech_slots[0]) if size == 1 else None
-        key = (size, seen, alone, llm.version, speech.version)
+        alone = size == 1  # one row reads its slot in place, without a gather
+        which = (llm_slots[0], rows[0].speech_slot) if alone else None
+        key = (size, llm_seen, speech_seen, which, llm.version, speech.version)
 
         def compute(integers: Tensor, floats: Tensor, slots: Tensor) -> Tensor:
-            rows: list[slice | Tensor] = [slots[0], slots[1]]
-            if alone is not None:  # one row reads its slot in place, without a gather
-                rows = [slice(slot, slot + 1) for slot in alone]
-            frames = torch.arange(self._frames, device=integers.device)
-            # A scratch row writes all its frames to the one scratch column.
-            inside = (integers[:, 4:] < speech.capacity) * frames
-            llm.use(rows[0], integers[:, 3:4], seen[0])
-            speech.use(rows[1], integers[:, 4:] * self._frames + inside, seen[1] * self._frames)
-            return self._step(integers, floats)
+            llm.use(
+                slice(llm_slots[0], llm_slots[0] + 1) if alone else slots[0],
+                integers[:, 3:4],
+                llm_seen,
+            )
+            if speech_slots:
+                places = torch.arange(self._frames, device=integers.device)
+                # A scratch row writes all its frames to the one scratch column.
+                places = (integers[:, 4:] < speech.capacity) * places
+                speech.use(
+                    slice(speech_slots[0], speech_slots[0] + 1) if alone else slots[1],
+                    integers[:, 4:] * self._frames + places,
+                    speech_seen * self._frames,
+                )
+            return self._step(integers, floats, speech=bool(speech_slots))
 
         return self._graphs.run(key, compute, integers, floats, slots)[: len(rows)]
+
+
+def _speech_slots(rows: Sequence[Row]) -> list[int]:
+    slots = [row.speech_slot for row in rows if row.speech_slot is not None]
+    assert len(slots) in (0, len(rows)), "either every row speaks or none does"
+    return slots
+
+
+def _make_room(cache: SlotCache, slots: Sequence[int]) -> int:
+    """Reserve one more token for each slot; return the bucket of tokens that a step reads."""
+    longest = max(cache.lengths[slot] for slot in slots) + 1
+    cache.reserve(slots=cache.num_slots, tokens=longest)
+    return min(bucket(longest), cache.capacity)
 
 
 def _unpack(packed: Int[Tensor, "B packed"]) -> StepResult:

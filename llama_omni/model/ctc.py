@@ -31,14 +31,14 @@ class CollapseStream:
     """
 
     def __init__(self, blank: int) -> None:
-        self._blank = blank
+        self.blank = blank
         self._previous = blank
 
     def push(self, labels: Sequence[int]) -> list[int]:
         """Consume the next labels and return the units they complete."""
         units: list[int] = []
         for label in labels:
-            if label != self._previous and label != self._blank:
+            if label != self._previous and label != self.blank:
                 units.append(label)
             self._previous = label
         return units

@@ -1,0 +1,330 @@
+"""Our model behind the `Assistant` interface, and `load`, which makes one."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from llama_omni import audio
+from llama_omni.engine.context import Context, SpokenTurn
+from llama_omni.engine.phases import Phases
+from llama_omni.engine.reply import ReplyBuilder, generate
+from llama_omni.engine.step import Stepper
+from llama_omni.errors import ConfigError, InputError
+from llama_omni.interfaces import (
+    Audio,
+    Question,
+    Reply,
+    ReplyDone,
+    ReplyEvent,
+    ReplyOptions,
+    Turn,
+)
+from llama_omni.model.checkpoint import load_model, random_model
+from llama_omni.model.omni import OmniModel
+from llama_omni.model.presets import preset as model_preset
+from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer, random_tokenizer
+from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
+from llama_omni.prompt import encode_prompt, prompt_template
+
+if TYPE_CHECKING:
+    from llama_omni.interfaces import Assistant
+
+EMBEDDED = Path(__file__).parent / "assets" / "tiny"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LlamaOmniAssistant:
+    """A speech-to-speech language model on one device.
+
+    Args:
+        model: on its device, in its dtype.
+        tokenizer: the LLM's.
+        vocoder: speaks the model's units.
+        system: system prompt of every conversation; None is the prompt template's own.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        model: OmniModel,
+        tokenizer: TextTokenizer,
+        vocoder: UnitVocoder,
+        *,
+        system: str | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if vocoder.num_units != model.config.speech_decoder.num_units:
+            raise ConfigError(
+                "the vocoder must speak the model's units: "
+                f"{model.config.speech_decoder.num_units}, got one for {vocoder.num_units}"
+            )
+        self.model, self.tokenizer, self.vocoder = model.eval(), tokenizer, vocoder.eval()
+        self.stepper = Stepper(model, max_tokens=model.config.max_positions)
+        self.template = prompt_template(model.config.prompt)
+        self.system, self.clock = system, clock
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of replies."""
+        return self.vocoder.sample_rate
+
+    def conversation(self, system: str | None = None) -> "OmniConversation":
+        """Begin a conversation; `system` replaces the assistant's system prompt."""
+        return OmniConversation(self, system if system is not None else self.system)
+
+    def stream(
+        self, question: Question, options: ReplyOptions | None = None
+    ) -> Iterator[ReplyEvent]:
+        """Answer one question, event by event, with no history."""
+        conversation = self.conversation()
+        try:
+            yield from conversation.stream(question, options)
+        finally:
+            conversation.close()
+
+    def reply(self, question: Question, options: ReplyOptions | None = None) -> Reply:
+        """Answer one question with no history, all at once."""
+        return _last(self.stream(question, options))
+
+    def hear(self, question: Question) -> Turn:
+        """Turn a file, an array at 16 kHz, or a turn into the user's turn.
+
+        Raises:
+            AudioError: the sound cannot be used; the message says why and what could.
+        """
+        limits = {
+            "min_s": self.model.config.adapter.stack / 50,
+            "max_s": self.model.config.window_s,
+        }
+        if isinstance(question, Turn):
+            if question.role != "user":
+                raise InputError(f"a question must be the user's turn, got {question.role!r}")
+            if question.audio is None:
+                return question
+            checked = audio.check(question.audio, **limits)
+            return replace(question, audio=checked)
+        if isinstance(question, str | PathLike):
+            return Turn(role="user", audio=audio.load(question, **limits))
+        return Turn(role="user", audio=audio.check(question, **limits))
+
+    @torch.inference_mode()
+    def listen(self, sound: Audio, phases: Phases) -> SpokenTurn:
+        """Turn 16 kHz sound into speech embeddings, timing each part."""
+        model = self.model
+        waveform = torch.from_numpy(sound).to(model.device)[None]
+        with phases("mel_s"):
+            mel, lengths = model.mel(waveform)
+        with phases("encode_s"):
+            features = model.encoder(mel.to(model.dtype), lengths)
+        with phases("adapt_s"):
+            embeddings = model.adapt(features, lengths)[0]
+        return SpokenTurn.of(embeddings)
+
+
+class OmniConversation:
+    """Several turns with one `LlamaOmniAssistant`; a turn reads only what earlier ones did not."""
+
+    def __init__(self, assistant: LlamaOmniAssistant, system: str | None) -> None:
+        self._assistant = assistant
+        self._turns = [] if system is None else [Turn(role="system", text=system)]
+        self._spoken: dict[int, SpokenTurn] = {}  # by index of the turn
+        self._context: Context | None = None
+        self._cancelled = threading.Event()
+        self._running = False
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The history so far, the system's turn first if there is one."""
+        return tuple(self._turns)
+
+    @property
+    def reused_positions(self) -> int:
+        """LLM positions of the last prompt that did not have to be read again."""
+        return self._context.reused if self._context else 0
+
+    def stream(
+        self, question: Question, options: ReplyOptions | None = None
+    ) -> Iterator[ReplyEvent]:
+        """Answer, event by event. Closing the iterator cancels the reply.
+
+        What was generated joins the history, also of a cancelled reply.
+
+        Raises:
+            AudioError: the sound cannot be used.
+            InputError: another reply of this conversation is running.
+            CapacityError: the conversation is longer than the model's positions.
+        """
+        if self._running:
+            raise InputError("a conversation gives one reply at a time; cancel the running one")
+        assistant, clock = self._assistant, self._assistant.clock
+        turn = assistant.hear(question)
+        self._cancelled.clear()
+        self._running = True
+        started = clock()
+        builder = None
+        asked = len(self._turns)
+        try:
+            self._turns.append(turn)
+            phases = Phases(assistant.model.device, clock)
+            state = self._read_prompt(phases)
+            builder = ReplyBuilder(
+                options or ReplyOptions(),
+                vocoder=assistant.vocoder,
+                decode=assistant.tokenizer.decode,
+                stop_ids=assistant.model.config.stop_token_ids,
+                clock=clock,
+                started=started,
+                phases=phases,
+            )
+            context = self._context
+            assert context is not None
+            yield from generate(
+                assistant.stepper, context, builder, state, self._cancelled.is_set, clock
+            )
+        finally:
+            self._running = False
+            if builder is None or not builder.tokens:
+                del self._turns[asked:]
+                self._spoken.pop(asked, None)
+            else:
+                reply = builder.reply()
+                self._turns.append(
+                    Turn(role="assistant", text=reply.text, token_ids=reply.token_ids)
+                )
+
+    def reply(self, question: Question, options: ReplyOptions | None = None) -> Reply:
+        """Answer, all at once."""
+        return _last(self.stream(question, options))
+
+    def cancel(self) -> None:
+        """Stop the running reply at its next step; may be called from another thread."""
+        self._cancelled.set()
+
+    def close(self) -> None:
+        """Give back what the conversation holds on the device."""
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+
+    def _read_prompt(self, phases: Phases) -> torch.Tensor:
+        assistant = self._assistant
+        for index, turn in enumerate(self._turns):
+            if turn.audio is not None and index not in self._spoken:
+                self._spoken[index] = assistant.listen(turn.audio, phases)
+        prompt = encode_prompt(
+            self._turns,
+            assistant.tokenizer.encode,
+            assistant.template,
+            bos_token_id=assistant.tokenizer.bos_token_id,
+        )
+        if self._context is None:
+            self._context = Context(assistant.stepper)
+        with phases("prefill_s"):
+            return self._context.read(prompt, [self._spoken[i] for i in sorted(self._spoken)])
+
+
+def load(
+    model: str | PathLike[str] | None = None,
+    *,
+    preset: str | None = None,
+    random_weights: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+    system: str | None = None,
+) -> "Assistant":
+    """Load an assistant.
+
+    Args:
+        model: a native folder (see `llama-omni convert`) or a hub id; None is the embedded model.
+        preset: a named size, for trying one without weights; needs `random_weights`.
+        random_weights: fill the preset with random weights: noise, at the real cost.
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", ...
+        dtype: "auto" (bfloat16 on CUDA, float32 elsewhere), "float32", "bfloat16", "float16".
+        seed: of random weights.
+        system: system prompt; None is the prompt template's own.
+
+    Raises:
+        ConfigError: an unknown preset, device or dtype, or options that exclude each other.
+        CheckpointError: weights are missing, damaged, or do not fit.
+    """
+    place = _device(device)
+    kind = _dtype(dtype, place)
+    if preset is not None or random_weights:
+        if model is not None:
+            raise ConfigError("give either a model or a preset with random weights, got both")
+        config = model_preset(preset or "tiny")
+        if not random_weights:
+            raise ConfigError(
+                f"preset {preset!r} has no weights of its own; add random_weights "
+                "(--random-weights), or give a model folder"
+            )
+        omni = random_model(config, device=place, dtype=kind, seed=seed)
+        torch.manual_seed(seed)
+        vocoder = UnitVocoder(vocoder_preset(preset or "tiny")).to(device=place, dtype=kind)
+        return LlamaOmniAssistant(omni, random_tokenizer(config), vocoder, system=system)
+    folder = _folder(model)
+    omni = load_model(folder, device=place, dtype=kind)
+    if not (folder / "vocoder").is_dir():
+        raise ConfigError(
+            f"{folder} must hold a vocoder folder, found none; convert with --vocoder"
+        )
+    vocoder = UnitVocoder.from_pretrained(folder / "vocoder", dtype=kind).to(place)
+    return LlamaOmniAssistant(omni, load_tokenizer(folder), vocoder, system=system)
+
+
+def _folder(model: str | PathLike[str] | None) -> Path:
+    if model is None:
+        if not EMBEDDED.is_dir():
+            raise ConfigError(
+                "this version embeds no model yet: give a model folder, or a preset with random "
+                "weights (--preset tiny --random-weights)"
+            )
+        return EMBEDDED
+    if Path(model).exists():
+        return Path(model)
+    if str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+        raise ConfigError(f"model must be a folder or a hub id (owner/name), got {str(model)!r}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(model)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model {str(model)!r} is no folder, nor to be had: {reason}") from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be auto, cpu or cuda[:N], got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {name!r} must exist, found {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise ConfigError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
+    return DTYPES[name]
+
+
+def _last(events: Iterator[ReplyEvent]) -> Reply:
+    for event in events:
+        if isinstance(event, ReplyDone):
+            return event.reply
+    raise AssertionError("a reply ends in ReplyDone")

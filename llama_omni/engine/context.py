@@ -1,0 +1,113 @@
+"""What an LLM slot has read, so that the next turn of a conversation reads only what is new."""
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llama_omni.engine.step import Stepper
+from llama_omni.errors import CapacityError
+from llama_omni.model.omni import SPEECH_TOKEN
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpokenTurn:
+    """Speech embeddings of one turn and a name for what they say."""
+
+    embeddings: Float[Tensor, "P D"]
+    digest: str
+
+    @classmethod
+    def of(cls, embeddings: Float[Tensor, "P D"]) -> "SpokenTurn":
+        """Name the embeddings by their contents."""
+        data = embeddings.detach().float().cpu().numpy().tobytes()
+        return cls(embeddings, hashlib.sha256(data).hexdigest())
+
+
+class Context:
+    """One conversation's LLM slot, with a record of what every position holds.
+
+    Args:
+        stepper: whose slot this takes; `close` gives it back.
+    """
+
+    def __init__(self, stepper: Stepper) -> None:
+        self._stepper = stepper
+        self._held: list[Hashable] = []
+        self.slot = stepper.llm_cache.allocate()
+        self.reused = 0  # positions of the last prompt that were already there
+
+    @property
+    def room(self) -> int:
+        """Positions left."""
+        return self._stepper.llm_cache.max_tokens - len(self._held)
+
+    def read(self, prompt: Sequence[int], speech: Sequence[SpokenTurn]) -> Float[Tensor, "1 D"]:
+        """Read a prompt, reusing the longest prefix that the slot already holds.
+
+        Args:
+            prompt: token ids with SPEECH_TOKEN once for each spoken turn.
+            speech: the spoken turns in order.
+
+        Returns:
+            (1, D) the state of the prompt's last position, which predicts the reply's first token.
+
+        Raises:
+            CapacityError: prompt and one token of reply are more than the model's positions.
+        """
+        turns = iter(speech)
+        wanted: list[Hashable] = []
+        sources: list[int | Tensor] = []  # one a position: a token id or an embedding
+        for token in prompt:
+            if token == SPEECH_TOKEN:
+                turn = next(turns)
+                wanted += [(turn.digest, index) for index in range(len(turn.embeddings))]
+                sources += list(turn.embeddings)
+            else:
+                wanted.append(token)
+                sources.append(token)
+        limit = self._stepper.llm_cache.max_tokens
+        if len(wanted) >= limit:
+            raise CapacityError(
+                f"a conversation must fit {limit} positions, got {len(wanted)} before the reply; "
+                "start a new one or drop early turns"
+            )
+        self.reused = _common_prefix(self._held, wanted[:-1])  # the last one's state is needed
+        self._stepper.llm_cache.truncate(self.slot, self.reused)
+        self._held = self._held[: self.reused]
+        hidden = self._stepper.prefill(self.slot, self._embed(sources[self.reused :]))
+        self._held = wanted
+        return hidden
+
+    def note(self, token: int) -> None:
+        """Record a reply token that a step has fed to the slot."""
+        self._held.append(token)
+
+    def close(self) -> None:
+        """Give the slot back."""
+        self._stepper.llm_cache.free(self.slot)
+
+    @torch.inference_mode()
+    def _embed(self, sources: Sequence[int | Tensor]) -> Float[Tensor, "P D"]:
+        model = self._stepper.model
+        ids = torch.tensor(
+            [item if isinstance(item, int) else 0 for item in sources], device=model.device
+        )
+        embedded = model.get_input_embeddings()(ids)  # (P, D)
+        speech = [i for i, item in enumerate(sources) if not isinstance(item, int)]
+        if speech:
+            rows = torch.stack([item for item in sources if isinstance(item, Tensor)])
+            embedded[torch.tensor(speech, device=model.device)] = rows.to(embedded)
+        return embedded
+
+
+def _common_prefix(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
+    count = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
