@@ -84,7 +84,7 @@ class SlotCache(Cache):
         """Take the lowest free slot; storage grows when there is none."""
         slot = next(i for i in range(len(self.lengths) + 1) if i not in self.lengths)
         self.lengths[slot] = 0
-        self.reserve(slots=slot + 1, tokens=FIRST_CAPACITY)
+        self.reserve(slots=slot + 1, tokens=min(FIRST_CAPACITY, self.max_tokens))
         return slot
 
     def free(self, slot: int) -> None:
@@ -160,9 +160,9 @@ class SlotCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         """Write (B, heads, T, d) at the selected columns; return all visible ones."""
         store = self._stores[layer_idx - self._first_layer]
-        self._write(store[0], key_states)
-        self._write(store[1], value_states)
-        visible = self.selection.visible
+        positions, visible = self.selection.positions, self.selection.visible
+        self._write(store[0], key_states, positions)
+        self._write(store[1], value_states, positions)
         return self._read(store[0], visible), self._read(store[1], visible)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
@@ -201,8 +201,8 @@ class SlotCache(Cache):
         self.capacity = capacity
         self.version += 1
 
-    def _write(self, storage: Tensor, new: Tensor) -> None:
-        rows, positions = self.selection.rows, self.selection.positions
+    def _write(self, storage: Tensor, new: Tensor, positions: Int[Tensor, "B T"]) -> None:
+        rows = self.selection.rows
         target = storage[rows] if isinstance(rows, slice) else storage
         index = (
             torch.arange(len(positions), device=self.device) if isinstance(rows, slice) else rows
@@ -251,7 +251,7 @@ class SpeechCache(SlotCache):
 
     @property
     def positions(self) -> Int[Tensor, "B L"]:
-        """Frame positions of this step, clipped to those that exist (scratch rows do not)."""
+        """Frame positions of this step."""
         return self.selection.positions
 
     @property
@@ -263,15 +263,12 @@ class SpeechCache(SlotCache):
         self, keys: Tensor, values: Tensor, scales: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Append the first layer's rows of this step's tokens; return all T visible ones."""
-        rows, frames = self.selection.rows, self.selection.positions
         visible = self.selection.visible // self.frames
-        tokens = frames[:, :: self.frames] // self.frames  # (B, M); scratch is the last column
-        outer = self._selection
-        self._selection = Selection(rows, tokens, visible, self.selection.mask)
+        # A scratch row's frames are all in the last column, which is its token's column too.
+        tokens = self.selection.positions[:, :: self.frames] // self.frames  # (B, M)
         for store, new in zip(self._row_stores, (keys, values, scales[:, None]), strict=True):
-            self._write(store, new)
+            self._write(store, new, tokens)
         seen_keys, seen_values, seen_scales = (self._read(s, visible) for s in self._row_stores)
-        self._selection = outer
         return seen_keys, seen_values, seen_scales[:, 0]
 
     def place_tables(self, decoder: SpeechDecoder) -> tuple[Tensor, Tensor] | None:

@@ -5,7 +5,7 @@ our own parts are frozen dataclasses, so that an impossible value never reaches 
 """
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PretrainedConfig, WhisperConfig
 
@@ -95,7 +95,7 @@ class OmniConfig(PretrainedConfig):
         prompt: str = "llama3",
         pad_to_window: bool = False,
         max_positions: int = 2048,
-        ctc_states: Literal["predicting", "labelled"] = "predicting",
+        ctc_states: str = "predicting",
         ctc_loss_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:

@@ -11,7 +11,7 @@ K + 1 labels. Unusual:
   attention exactly (ADR 0007). The other layers keep every frame.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +23,7 @@ from llama_omni.model.config import SpeechDecoderConfig
 from llama_omni.model.ctc import frame_lengths, frame_sources
 
 
+@runtime_checkable
 class SpeechDecoderCache(Protocol):
     """What `SpeechDecoder.step` needs of a cache; see `engine.cache.SpeechCache`."""
 
