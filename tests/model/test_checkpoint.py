@@ -1,10 +1,7 @@
-import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from llama_omni.errors import CheckpointError
 from llama_omni.model.checkpoint import load_model, random_model
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.presets import preset
