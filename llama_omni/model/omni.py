@@ -19,7 +19,7 @@ from llama_omni.model.adapter import SpeechAdapter
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.ctc import IGNORE, ctc_loss
 from llama_omni.model.encoder import SpeechEncoder, feature_lengths, log_mel
-from llama_omni.model.speech_decoder import SpeechDecoder
+from llama_omni.model.speech_decoder import FrameEmbedding, SpeechDecoder
 
 SPEECH_TOKEN = -200  # marks the place of one spoken turn in a row of token ids
 
@@ -68,6 +68,14 @@ class OmniModel(PreTrainedModel):
         self.llm = AutoModelForCausalLM.from_config(config.llm)
         self.speech_decoder = SpeechDecoder(config.speech_decoder, llm_dim=llm_dim)
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, FrameEmbedding):
+            # Places must differ from the start: at 0.02 most copies of a state share a label.
+            nn.init.normal_(module.weight, std=0.1)
+        else:
+            super()._init_weights(module)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the LLM's token embeddings."""

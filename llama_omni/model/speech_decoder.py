@@ -51,7 +51,7 @@ class SpeechDecoder(nn.Module):
         self.input_proj = nn.Linear(llm_dim, H)
         self.token_proj = nn.Linear(llm_dim, H, bias=False) if config.token_embedding else None
         self.frame_embedding = (
-            nn.Embedding(config.upsample_factor, H) if config.frame_embedding else None
+            FrameEmbedding(config.upsample_factor, H) if config.frame_embedding else None
         )
         layer_config = LlamaConfig(
             hidden_size=H,
@@ -205,6 +205,10 @@ class SpeechDecoder(nn.Module):
             mixed = mixed + weights.sum(-2).to(x.dtype) @ tables[1]
         x = x + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         return x + layer.mlp(layer.post_attention_layernorm(x))
+
+
+class FrameEmbedding(nn.Embedding):
+    """One vector for each place of a frame in its token; a class of its own to be initialised."""
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

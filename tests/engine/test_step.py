@@ -1,0 +1,183 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config, WhisperConfig
+
+from llama_omni.engine.attention import GROUPED
+from llama_omni.engine.step import Row, Stepper
+from llama_omni.errors import CapacityError
+from llama_omni.model.config import AdapterConfig, OmniConfig, SpeechDecoderConfig
+from llama_omni.model.omni import OmniModel
+
+SMALL = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+LLMS = {
+    "llama": LlamaConfig(**SMALL),
+    "qwen2": Qwen2Config(**SMALL),
+    "mistral-sliding": MistralConfig(**SMALL, sliding_window=3),
+    "gemma3-mixed": Gemma3TextConfig(
+        **SMALL, sliding_window=3, layer_types=["sliding_attention", "full_attention"]
+    ),
+}
+
+
+def make(llm, max_positions=128):
+    torch.manual_seed(0)
+    config = OmniConfig(
+        encoder=WhisperConfig(
+            num_mel_bins=8,
+            d_model=8,
+            encoder_layers=1,
+            encoder_attention_heads=1,
+            encoder_ffn_dim=8,
+            max_source_positions=10,
+        ),
+        llm=llm,
+        adapter=AdapterConfig(hidden_dim=8),
+        speech_decoder=SpeechDecoderConfig(
+            upsample_factor=5,
+            num_units=7,
+            hidden_size=16,
+            num_heads=2,
+            intermediate_size=24,
+            frame_embedding=True,
+            token_embedding=True,
+        ),
+        max_positions=max_positions,
+    )
+    model = OmniModel(config).eval()
+    for parameter in model.parameters():  # far enough apart that no two logits are near a tie
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture(scope="module", params=LLMS, ids=list(LLMS))
+def model(request):
+    return make(LLMS[request.param])
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return make(LLMS["llama"])
+
+
+def run(model, prompts, count, *, graphs=None, **sampling):
+    """Answer prompts in one batch: tokens and labels of each."""
+    stepper = Stepper(model, graphs=graphs)
+    rows, states = [], []
+    for seed, prompt in enumerate(prompts):
+        row = Row(
+            llm_slot=stepper.llm_cache.allocate(),
+            speech_slot=stepper.speech_cache.allocate(),
+            seed=seed,
+            **sampling,
+        )
+        rows.append(row)
+        states.append(stepper.prefill(row.llm_slot, prompt))
+    result = stepper.first(rows, torch.cat(states))
+    tokens, labels = [result.tokens], [result.labels]
+    for position in range(1, count):
+        rows = [
+            Row(
+                llm_slot=row.llm_slot,
+                speech_slot=row.speech_slot,
+                seed=row.seed,
+                position=position,
+                **sampling,
+            )
+            for row in rows
+        ]
+        result = stepper.step(rows, result.tokens)
+        tokens.append(result.tokens)
+        labels.append(result.labels)
+    return [list(row) for row in zip(*tokens, strict=True)], [
+        list(row) for row in zip(*labels, strict=True)
+    ]
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_llm_step_matches_one_pass_for_any_split(model, data):
+    embeddings = torch.randn(data.draw(st.integers(1, 12)), 32)
+    stepper = Stepper(model)
+    whole = stepper.prefill(stepper.llm_cache.allocate(), embeddings)
+    slot, start = stepper.llm_cache.allocate(), 0
+    while start < len(embeddings):
+        size = data.draw(st.integers(1, len(embeddings) - start))
+        last = stepper.prefill(slot, embeddings[start : start + size])
+        start += size
+    torch.testing.assert_close(last, whole, rtol=1e-4, atol=1e-4)
+    model.llm.set_attn_implementation("eager")
+    with torch.inference_mode():
+        reference = model.llm.get_decoder()(inputs_embeds=embeddings[None]).last_hidden_state
+    model.llm.set_attn_implementation("sdpa")
+    torch.testing.assert_close(whole, reference[:, -1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("graphs", [None, True], ids=["exact", "bucketed"])
+@pytest.mark.parametrize(
+    "sampling", [{}, {"temperature": 1.5, "top_p": 0.9}], ids=["greedy", "sampled"]
+)
+def test_batch_gives_each_reply_what_it_gets_alone(llama, sampling, graphs):
+    prompts = [torch.randn(length, 32) for length in (3, 9, 5)]
+    tokens, labels = run(llama, prompts, 6, graphs=graphs, **sampling)
+    for index, prompt in enumerate(prompts):
+        stepper_prompts = [prompts[0][:1]] * index + [prompt]  # same seed, other company
+        alone_tokens, alone_labels = run(llama, stepper_prompts, 6, **sampling)
+        assert alone_tokens[-1] == tokens[index]
+        assert alone_labels[-1] == labels[index]
+
+
+def test_streamed_labels_equal_the_offline_decoder(llama):
+    prompt = torch.randn(4, 32)
+    tokens, labels = run(llama, [prompt], 5)
+    embed = llama.get_input_embeddings()
+    with torch.inference_mode():
+        sequence = torch.cat((prompt, embed(torch.tensor(tokens[0][:-1]))))[None]
+        hidden = llama.llm.get_decoder()(inputs_embeds=sequence).last_hidden_state[:, 3:]
+        logits, _ = llama.speech_decoder(hidden, embed(torch.tensor(tokens[0]))[None])
+    assert logits.argmax(-1)[0].tolist() == [label for step in labels[0] for label in step]
+
+
+def test_prefill_in_pieces_of_the_limit(llama, monkeypatch):
+    embeddings = torch.randn(11, 32)
+    whole = Stepper(llama)
+    expected = whole.prefill(whole.llm_cache.allocate(), embeddings)
+    monkeypatch.setattr("llama_omni.engine.step.PREFILL_PIECE", 4)
+    pieces = Stepper(llama)
+    slot = pieces.llm_cache.allocate()
+    torch.testing.assert_close(pieces.prefill(slot, embeddings), expected, rtol=1e-4, atol=1e-4)
+    assert pieces.llm_cache.lengths[slot] == 11
+
+
+def test_prompt_beyond_the_positions_is_refused_before_it_is_read():
+    model = make(LLMS["llama"], max_positions=8)
+    stepper = Stepper(model)
+    slot = stepper.llm_cache.allocate()
+    with pytest.raises(CapacityError, match="must fit 8 positions, got 9"):
+        stepper.prefill(slot, torch.randn(9, 32))
+    assert stepper.llm_cache.lengths[slot] == 0
+
+
+def test_warm_up_leaves_no_slot_behind(llama):
+    stepper = Stepper(llama, graphs=True)
+    stepper.warm_up(tokens=100, rows=2)
+    assert not stepper.llm_cache.lengths
+    assert not stepper.speech_cache.lengths
+
+
+def test_engine_switches_the_llm_to_grouped_attention(llama):
+    Stepper(llama)
+    assert llama.llm.config._attn_implementation == GROUPED
