@@ -1,16 +1,15 @@
-"""Safetensors files: read their headers, check them, and write new ones piece by piece.
+"""Read safetensors files: check that they are whole, and get tensors a piece at a time.
 
 A file is eight bytes (the header's length, little endian), a JSON header, and the tensors' bytes.
-Unusual: we read headers ourselves, because the library's errors name neither file nor tensor, and
-write ourselves, because its writer holds every tensor of a file in memory at once.
+Unusual: headers are read here, because the library's errors name neither file nor tensor.
 """
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -31,28 +30,69 @@ _ITEM_BYTES = {
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
+class Source(Protocol):
+    """A tensor somewhere on disk, whose values come a piece at a time."""
+
+    @property
+    def path(self) -> Path:
+        """The file that holds it."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name in that file."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What `pieces` gives."""
+        ...
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield the values in order, flat, at most `PIECE_BYTES` at a time."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTensor:
-    """Where one tensor lies in a safetensors file."""
+    """Where one tensor lies in a safetensors file; a `Source` if it is one of `DTYPES`."""
 
     path: Path
     name: str
-    dtype: str  # the format's name: F16, BF16, F32, ...
+    format: str  # the file's word for its dtype: F16, BF16, F32, ...
     shape: tuple[int, ...]
     start: int  # of its bytes, from the beginning of the file
     end: int
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """See `Source`."""
+        return DTYPES[self.format]
+
     def pieces(self) -> Iterator[Tensor]:
-        """Yield the tensor's values in order, flat, at most `PIECE_BYTES` at a time."""
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            left = self.end - self.start
-            while left:
-                raw = bytearray(file.read(min(PIECE_BYTES, left)))
-                if not raw:
-                    raise CheckpointError(f"{self.path} must not change while it is read, got cut")
-                left -= len(raw)
-                yield torch.frombuffer(raw, dtype=DTYPES[self.dtype])
+        """See `Source`."""
+        left = self.end - self.start
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.start)
+                while left:
+                    wanted = min(PIECE_BYTES, left)
+                    raw = bytearray(file.read(wanted))
+                    if len(raw) != wanted:
+                        raise CheckpointError(
+                            f"{self.path} must stay as it is while it is read, got cut short"
+                        )
+                    left -= wanted
+                    yield torch.frombuffer(raw, dtype=self.dtype)
+        except OSError as error:
+            raise CheckpointError(
+                f"tensor {self.name} in {self.path} must be readable, got: {error.strerror}"
+            ) from error
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -102,7 +142,7 @@ def _entry(path: Path, name: str, base: int, value: Mapping[str, Any]) -> Stored
             f"got offsets {start} to {end}"
         )
     return StoredTensor(
-        path=path, name=name, dtype=dtype, shape=shape, start=base + start, end=base + end
+        path=path, name=name, format=dtype, shape=shape, start=base + start, end=base + end
     )
 
 
@@ -111,26 +151,20 @@ def _refuse_dtype(path: Path, name: str, dtype: str) -> NoReturn:
 
 
 def read_folder(folder: Path) -> dict[str, StoredTensor]:
-    """Return every tensor of a folder: its index's shards, or all the `model*.safetensors` it has.
+    """Return every tensor of a folder: one file, its index's shards, or its numbered shards.
 
     Raises:
         CheckpointError: there is none, a shard is missing or damaged, a tensor is missing from the
             shard that should have it, is there twice, or is no float.
     """
-    index = folder / INDEX_NAME
-    if index.is_file():
-        weight_map = _read_index(index)
-        paths = sorted({folder / name for name in weight_map.values()})
-        for path in paths:
-            if not path.is_file():
-                lost = sorted(key for key, name in weight_map.items() if name == path.name)
-                raise CheckpointError(
-                    f"{path} must exist: {INDEX_NAME} says it holds {len(lost)} tensors "
-                    f"({lost[0]}, ...), got no such file"
-                )
+    weight_map: dict[str, str] = {}
+    if (folder / SINGLE_NAME).is_file():
+        paths = [folder / SINGLE_NAME]
+    elif (folder / INDEX_NAME).is_file():
+        weight_map = _read_index(folder / INDEX_NAME)
+        paths = _indexed(folder, weight_map)
     else:
-        weight_map = {}
-        paths = _unindexed(folder)
+        paths = _numbered(folder)
     tensors: dict[str, StoredTensor] = {}
     for path in paths:
         for name, tensor in read_header(path).items():
@@ -139,68 +173,63 @@ def read_folder(folder: Path) -> dict[str, StoredTensor]:
                     f"tensor {name} must be in one file, got {tensors[name].path.name} and "
                     f"{path.name} in {folder}"
                 )
-            if tensor.dtype not in DTYPES:
-                _refuse_dtype(path, name, tensor.dtype)
+            if tensor.format not in DTYPES:
+                _refuse_dtype(path, name, tensor.format)
             tensors[name] = tensor
     for name, file in weight_map.items():
         if name not in tensors or tensors[name].path.name != file:
-            raise CheckpointError(f"{folder / file} must hold tensor {name}, as {index.name} says")
+            raise CheckpointError(f"{folder / file} must hold tensor {name}, as {INDEX_NAME} says")
     return tensors
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        names = {str(key): str(value) for key, value in weight_map.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} must hold a JSON weight_map, got: {error!r}") from error
-    for key, name in names.items():
-        if not name or Path(name).name != name:
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{path} must hold a weight_map, got {weight_map!r}")
+    for key, name in weight_map.items():
+        if not isinstance(name, str) or not name or Path(name).name != name:
             raise CheckpointError(f"{path} must name files beside it, got {name!r} for {key}")
-    return names
+    return weight_map
 
 
-def _unindexed(folder: Path) -> list[Path]:
-    paths = sorted(folder.glob("model*.safetensors"))
+def _indexed(folder: Path, weight_map: Mapping[str, str]) -> list[Path]:
+    paths = sorted({folder / name for name in weight_map.values()})
+    for path in paths:
+        if not path.is_file():
+            lost = sorted(key for key, name in weight_map.items() if name == path.name)
+            raise CheckpointError(
+                f"{path} must exist: {INDEX_NAME} says it holds {len(lost)} tensors "
+                f"({lost[0]}, ...), got no such file"
+            )
+    return paths
+
+
+def _numbered(folder: Path) -> list[Path]:
+    paths = sorted(folder.glob("model-*-of-*.safetensors"))
     if not paths:
         pickled = sorted(path.name for path in folder.glob("*.bin"))
         hint = f" (not read: {', '.join(pickled)}; save them as safetensors)" if pickled else ""
         raise CheckpointError(f"{folder} must hold {SINGLE_NAME} or its shards, got none{hint}")
-    for path in paths:
-        number, of, total = path.stem.removeprefix("model-").partition("-of-")
-        if of and number.isdigit() and total.isdigit():
-            for count in range(1, int(total) + 1):
-                shard = folder / f"model-{count:0{len(number)}}-of-{total}.safetensors"
-                if not shard.is_file():
-                    raise CheckpointError(
-                        f"{shard} must exist beside {path.name}, got no such file"
-                    )
+    number, _, total = paths[0].stem.removeprefix("model-").partition("-of-")
+    for count in range(1, int(total) + 1 if total.isdigit() else 1):
+        shard = folder / f"model-{count:0{len(number)}}-of-{total}.safetensors"
+        if not shard.is_file():
+            raise CheckpointError(f"{shard} must exist beside {paths[0].name}, got no such file")
     return paths
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewTensor:
-    """A tensor to be written: its values come when they are wanted."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
 
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    pieces: Any  # () -> Iterator[Tensor], flat, in order
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that it fills in the file."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def plan_shards(tensors: Iterable[NewTensor], max_bytes: int) -> list[list[NewTensor]]:
-    """Cut tensors into shards of at most `max_bytes`, in order; a larger tensor has its own."""
-    shards: list[list[NewTensor]] = []
-    size = 0
-    for tensor in tensors:
-        if not shards or size + tensor.num_bytes > max_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(tensor)
-        size += tensor.num_bytes
-    return shards
+    Raises:
+        CheckpointError: the file is missing or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} must be a readable file, got: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} must hold JSON, got: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(values).__name__}")
+    return values
