@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream, io.TextIOWrapper
         ):  # a terminal that cannot show a character shows "?"
             stream.reconfigure(errors="replace")
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(args=arguments, prog_name="llama-omni", standalone_mode=False)
     except _UsageError as error:
@@ -82,18 +83,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 _UsageError: Any = typer.BadParameter.__bases__[0]
 
 
-@app.callback(invoke_without_command=True)
-def _root(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _version(wanted: bool) -> bool:
+    if wanted:
         print(f"llama-omni {llama_omni.__version__}")
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+    return wanted
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -285,20 +291,22 @@ def _answer(
     if show.names and not show.json:
         print(f"{job.name}:")
     reply: Reply | None = None
-    with _closing(assistant.stream(question, options)) as events:
-        for event in events:
-            match event:
-                case TextDelta(text=text) if not show.json:
-                    print(printable(text), end="", flush=True)
-                case AudioDelta(audio=samples, sample_rate=rate) if show.player is not None:
-                    show.player.play(samples, rate)
-                case ReplyDone():
-                    reply = event.reply
-                case _:
-                    pass
+    try:
+        with _closing(assistant.stream(question, options)) as events:
+            for event in events:
+                match event:
+                    case TextDelta(text=text) if not show.json:
+                        print(printable(text), end="", flush=True)
+                    case AudioDelta(audio=samples, sample_rate=rate) if show.player is not None:
+                        show.player.play(samples, rate)
+                    case ReplyDone():
+                        reply = event.reply
+                    case _:
+                        pass
+    finally:
+        if not show.json:
+            print(flush=True)
     assert reply is not None, "the last event of a reply is ReplyDone"
-    if not show.json:
-        print(flush=True)
     if job.output is not None:
         reply.save(job.output)
     if show.json:
@@ -327,7 +335,7 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         _report(error, debug)
         raise typer.Exit(REFUSED) from error
     except KeyboardInterrupt as error:
-        print("\nllama-omni: interrupted", file=sys.stderr)
+        _note("interrupted")
         raise typer.Exit(INTERRUPTED) from error
 
 

@@ -17,12 +17,25 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+PRESETS = ("tiny", "1b", "8b")  # named here too, as asking the model for them imports torch
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """Complete the name of a preset in the shell."""
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
 ModelName = Annotated[
     str | None,
     typer.Option(help="A folder or hub id; without it, the built-in model.", metavar="NAME"),
 ]
 PresetName = Annotated[
-    str | None, typer.Option(help="A size by its name: tiny, 1b, 8b.", metavar="NAME")
+    str | None,
+    typer.Option(
+        help=f"A size by its name: {', '.join(PRESETS)}.",
+        metavar="NAME",
+        autocompletion=complete_preset,
+    ),
 ]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Try a --preset without its weights.")
