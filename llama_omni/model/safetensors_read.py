@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ _ITEM_BYTES = {
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
+@runtime_checkable
 class Source(Protocol):
     """A tensor somewhere on disk, whose values come a piece at a time."""
 
