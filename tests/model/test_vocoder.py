@@ -13,13 +13,14 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "vocoder"
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, torch.Tensor]:
-    return load_file(GOLDEN / "inputs.safetensors") | load_file(GOLDEN / "outputs.safetensors")
+def tensors(golden) -> dict[str, torch.Tensor]:
+    folder = golden / "vocoder"
+    return load_file(folder / "inputs.safetensors") | load_file(folder / "outputs.safetensors")
 
 
 @pytest.fixture(scope="module")
-def reference() -> UnitVocoder:
-    return UnitVocoder.from_fairseq(GOLDEN / "g.pt", GOLDEN / "config.json")
+def reference(golden) -> UnitVocoder:
+    return UnitVocoder.from_fairseq(golden / "vocoder/g.pt", golden / "vocoder/config.json")
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,13 @@ def fairseq(tmp_path):
 # Parity.
 
 
-def test_durations_match_reference(reference, golden):
-    assert torch.equal(reference.durations(golden["code"]), golden["durations"])
+def test_durations_match_reference(reference, tensors):
+    assert torch.equal(reference.durations(tensors["code"]), tensors["durations"])
 
 
-def test_log_durations_match_reference(reference, golden):
-    log_durations = reference.duration_predictor(reference.embedding(golden["code"]))
-    torch.testing.assert_close(log_durations, golden["log_dur"], atol=1e-5, rtol=0)
+def test_log_durations_match_reference(reference, tensors):
+    log_durations = reference.duration_predictor(reference.embedding(tensors["code"]))
+    torch.testing.assert_close(log_durations, tensors["log_dur"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -66,19 +67,19 @@ def test_log_durations_match_reference(reference, golden):
     ],
 )
 @torch.inference_mode()
-def test_waveform_matches_reference(reference, golden, units, predict_durations, waveform):
-    sound = reference(golden[units][0], predict_durations=predict_durations)
-    torch.testing.assert_close(sound, golden[waveform], atol=1e-4, rtol=0)
+def test_waveform_matches_reference(reference, tensors, units, predict_durations, waveform):
+    sound = reference(tensors[units][0], predict_durations=predict_durations)
+    torch.testing.assert_close(sound, tensors[waveform], atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
-def test_chunks_alone_match_the_reference_demo(reference, golden):
-    chunks = [reference(chunk) for chunk in golden["code"][0].split(10)]
-    assert [len(chunk) for chunk in chunks] == golden["chunk_samples"].tolist()
-    torch.testing.assert_close(torch.cat(chunks), golden["wav_chunked"], atol=1e-4, rtol=0)
+def test_chunks_alone_match_the_reference_demo(reference, tensors):
+    chunks = [reference(chunk) for chunk in tensors["code"][0].split(10)]
+    assert [len(chunk) for chunk in chunks] == tensors["chunk_samples"].tolist()
+    torch.testing.assert_close(torch.cat(chunks), tensors["wav_chunked"], atol=1e-4, rtol=0)
 
 
-def test_new_weight_norm_names_give_the_same_vocoder(reference, golden, fairseq):
+def test_new_weight_norm_names_give_the_same_vocoder(fairseq):
     def rename(tensors):
         for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
             for name in [name for name in tensors if name.endswith(old)]:
@@ -86,7 +87,7 @@ def test_new_weight_norm_names_give_the_same_vocoder(reference, golden, fairseq)
                 tensors[f"{stem}parametrizations.weight.{new}"] = tensors.pop(name)
 
     renamed = fairseq(rename)
-    for name, weight in reference.state_dict().items():
+    for name, weight in fairseq().state_dict().items():
         assert torch.equal(renamed.state_dict()[name], weight), name
 
 
