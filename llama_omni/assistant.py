@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from llama_omni import audio
@@ -112,6 +113,12 @@ class LlamaOmniAssistant:
         if isinstance(question, str | PathLike):
             return Turn(role="user", audio=audio.load(question, **limits))
         return Turn(role="user", audio=audio.check(question, **limits))
+
+    def warm_up(self, *, tokens: int = 256) -> None:
+        """Do once what first calls are slow at: a short reply, and on CUDA the steps' graphs."""
+        silence = np.zeros(audio.SAMPLE_RATE, dtype=np.float32)
+        self.reply(silence, ReplyOptions(max_new_tokens=2, chunk_size=1, units_per_token=10))
+        self.stepper.warm_up(tokens=min(tokens, self.model.config.max_positions))
 
     @torch.inference_mode()
     def listen(self, sound: Audio, phases: Phases) -> SpokenTurn:
@@ -268,7 +275,7 @@ def load(
         omni = random_model(config, device=place, dtype=kind, seed=seed)
         torch.manual_seed(seed)
         vocoder = UnitVocoder(vocoder_preset(preset or "tiny")).to(device=place, dtype=kind)
-        return LlamaOmniAssistant(omni, random_tokenizer(config), vocoder, system=system)
+        return _ready(LlamaOmniAssistant(omni, random_tokenizer(config), vocoder, system=system))
     folder = _folder(model)
     omni = load_model(folder, device=place, dtype=kind)
     if not (folder / "vocoder").is_dir():
@@ -276,7 +283,12 @@ def load(
             f"{folder} must hold a vocoder folder, found none; convert with --vocoder"
         )
     vocoder = UnitVocoder.from_pretrained(folder / "vocoder", dtype=kind).to(place)
-    return LlamaOmniAssistant(omni, load_tokenizer(folder), vocoder, system=system)
+    return _ready(LlamaOmniAssistant(omni, load_tokenizer(folder), vocoder, system=system))
+
+
+def _ready(assistant: LlamaOmniAssistant) -> LlamaOmniAssistant:
+    assistant.warm_up()
+    return assistant
 
 
 def _folder(model: str | PathLike[str] | None) -> Path:
