@@ -117,7 +117,7 @@ class LlamaOmniAssistant:
     def warm_up(self, *, tokens: int = 256) -> None:
         """Do once what first calls are slow at: a short reply, and on CUDA the steps' graphs."""
         silence = np.zeros(audio.SAMPLE_RATE, dtype=np.float32)
-        self.reply(silence, ReplyOptions(max_new_tokens=2, chunk_size=1, units_per_token=10))
+        self.reply(silence, ReplyOptions(max_new_tokens=2, chunk_size=1, units_per_token=10.0))
         self.stepper.warm_up(tokens=min(tokens, self.model.config.max_positions))
 
     @torch.inference_mode()
