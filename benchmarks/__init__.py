@@ -1,0 +1,1 @@
+"""Published measurements, and the command that repeats them."""

@@ -1,0 +1,438 @@
+"""Measure the seams of streamed speech: ours against vocoding each chunk alone.
+
+    python -m benchmarks.vocoder_seams                    # the published run
+    python -m benchmarks.vocoder_seams --vocoder FOLDER   # another vocoder, as saved by us
+
+Both systems wait for the same unit before the first sound leaves: ours counts the units that it
+holds back. Distances are of log-mel spectra to the same reply vocoded at once. A chunk alone gets
+other durations near its ends, so its spectra are compared unit by unit: the same fraction of the
+same unit. Results name hardware and versions, and go to a JSON and a Markdown file and a plot.
+"""
+
+import argparse
+import json
+import platform
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.audio_utils import mel_filter_bank
+
+from llama_omni.engine.vocoding import (
+    DEFAULT_CROSSFADE_S,
+    DEFAULT_LOOKAHEAD,
+    StreamingVocoder,
+)
+from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
+
+ROOT = Path(__file__).parents[1]
+CHUNK_SIZES = (10, 20, 40, 100)  # Omega, units
+LOOKAHEADS = (0, 1, 2, 3, 5, 8, 10)  # units
+CROSSFADES_S = (0.0, 0.0025, 0.005, 0.01, 0.02)
+SEAM_FRAMES = 3  # unit frames on each side of a seam that count as the seam
+FLOOR_DB = 80.0  # below the loudest bin, differences do not count
+STEPS = 4  # spectra per unit frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed:
+    """A reply spoken in pieces."""
+
+    audio: Tensor  # (S,)
+    durations: list[int]  # frames of each unit
+    seams: list[int]  # units that begin a piece
+    delay_units: int  # known when the first sound left
+    first_frames: int  # of sound that left then
+    work: float  # frames synthesised for each frame given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One system at one chunk size, over all replies."""
+
+    system: str
+    chunk_size: int
+    lookahead: int | None  # None: naive
+    crossfade_ms: float
+    seam_db: float
+    overall_db: float
+    num_seams: int
+    delay_units: float
+    delay_ms: float  # of speech that the known units hold
+    first_sound_ms: float
+    work: float
+
+
+@torch.inference_mode()
+def speak_chunks_alone(vocoder: UnitVocoder, units: Sequence[int], chunk_size: int) -> Streamed:
+    """Vocode each chunk as if it were a whole reply, as the reference's demo does."""
+    chunks = torch.tensor(list(units)).split(chunk_size)
+    durations = [vocoder.durations(chunk[None])[0].tolist() for chunk in chunks]
+    return Streamed(
+        audio=torch.cat([vocoder(chunk) for chunk in chunks]),
+        durations=[frames for chunk in durations for frames in chunk],
+        seams=list(range(chunk_size, len(units), chunk_size)),
+        delay_units=min(chunk_size, len(units)),
+        first_frames=sum(durations[0]),
+        work=1.0,
+    )
+
+
+def speak_streaming(
+    vocoder: UnitVocoder,
+    units: Sequence[int],
+    chunk_size: int,
+    *,
+    lookahead: int,
+    crossfade_s: float,
+    durations: list[int],
+) -> Streamed:
+    """Push chunk by chunk through the engine's streaming vocoder."""
+    streaming = StreamingVocoder(vocoder, lookahead=lookahead, crossfade_s=crossfade_s)
+    state, spoken, delays, synthesised = streaming.start(), [], [], 0
+
+    def count(_: Any, arguments: tuple[Tensor, ...]) -> None:
+        nonlocal synthesised
+        synthesised += arguments[0].shape[2]
+
+    hook = vocoder.generator.register_forward_pre_hook(count)
+    for start in range(0, len(units), chunk_size):
+        end = min(start + chunk_size, len(units))
+        sound, state = streaming.push(units[start:end], state, final=end == len(units))
+        if len(sound.audio):
+            spoken.append(sound)
+            delays.append(end)
+    hook.remove()
+    audio = torch.cat([sound.audio for sound in spoken])
+    return Streamed(
+        audio=audio,
+        durations=durations,
+        seams=[sound.first_unit for sound in spoken[1:]],
+        delay_units=delays[0],
+        first_frames=len(spoken[0].audio) // vocoder.hop,
+        work=synthesised / (len(audio) / vocoder.hop),
+    )
+
+
+def log_mel(audio: Tensor, sample_rate: int, hop: int) -> Tensor:
+    """Return (steps, 80) mel levels in dB: 20 ms windows, one every `hop` samples."""
+    size = round(0.02 * sample_rate)
+    spectra = torch.stft(
+        audio, size, hop, window=torch.hann_window(size), pad_mode="constant", return_complex=True
+    )  # (bins, steps)
+    filters = mel_filter_bank(
+        size // 2 + 1, 80, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
+    )
+    power = spectra.abs().square().T @ torch.from_numpy(filters).float()  # (steps, 80)
+    return 10 * power.clamp(min=1e-12).log10()
+
+
+def matching_steps(exact: Sequence[int], other: Sequence[int]) -> Tensor:
+    """Return for each spectrum of the exact reply the other's at the same place of the same unit."""
+    frames, begin = torch.tensor(exact), torch.tensor(other).cumsum(0) - torch.tensor(other)
+    unit = torch.repeat_interleave(torch.arange(len(exact)), frames * STEPS)
+    place = torch.arange(len(unit)) - ((frames.cumsum(0) - frames) * STEPS)[unit]
+    fraction = place / (frames[unit] * STEPS)
+    return ((begin[unit] + fraction * torch.tensor(other)[unit]) * STEPS).round().long()
+
+
+def distances(
+    exact: Tensor, durations: Sequence[int], reply: Streamed, rate: int, hop: int
+) -> tuple[Tensor, Tensor]:
+    """Return dB of log-mel distance at each step of the exact reply, and which steps are a seam."""
+    ours, theirs = (log_mel(audio, rate, hop // STEPS) for audio in (exact, reply.audio))
+    floor = ours.max() - FLOOR_DB
+    steps = matching_steps(durations, reply.durations)
+    gap = (ours[: len(steps)].clamp(min=floor) - theirs[steps].clamp(min=floor)).abs().mean(dim=1)
+    seam = torch.zeros(len(steps), dtype=torch.bool)
+    begin = [0, *torch.tensor(durations).cumsum(0).tolist()]
+    for unit in reply.seams:
+        middle = begin[unit] * STEPS
+        seam[max(0, middle - SEAM_FRAMES * STEPS) : middle + SEAM_FRAMES * STEPS] = True
+    return gap, seam
+
+
+def measure(
+    vocoder: UnitVocoder,
+    replies: Sequence[Sequence[int]],
+    chunk_sizes: Sequence[int],
+    lookaheads: Sequence[int],
+    crossfades_s: Sequence[float],
+) -> list[Row]:
+    """Return a row for each system and chunk size; cross-faders at the smallest chunk size."""
+    with torch.inference_mode():
+        durations = [vocoder.durations(torch.tensor([units]))[0].tolist() for units in replies]
+        exact = [vocoder(torch.tensor(units)) for units in replies]
+
+    def row(
+        system: str,
+        chunk_size: int,
+        lookahead: int | None,
+        crossfade_s: float,
+        speak: Callable[[Sequence[int], list[int]], Streamed],
+    ) -> Row:
+        streamed = [speak(*each) for each in zip(replies, durations, strict=True)]
+        measured = [
+            distances(whole, frames, reply, vocoder.sample_rate, vocoder.hop)
+            for whole, frames, reply in zip(exact, durations, streamed, strict=True)
+        ]
+        gap, seam = (torch.cat(each) for each in zip(*measured, strict=True))
+        frame_ms = 1000 * vocoder.hop / vocoder.sample_rate
+        known = [
+            sum(frames[: reply.delay_units])
+            for frames, reply in zip(durations, streamed, strict=True)
+        ]
+        return Row(
+            system=system,
+            chunk_size=chunk_size,
+            lookahead=lookahead,
+            crossfade_ms=1000 * crossfade_s,
+            seam_db=gap[seam].mean().item(),
+            overall_db=gap.mean().item(),
+            num_seams=sum(len(reply.seams) for reply in streamed),
+            delay_units=float(np.mean([reply.delay_units for reply in streamed])),
+            delay_ms=frame_ms * float(np.mean(known)),
+            first_sound_ms=frame_ms * float(np.mean([reply.first_frames for reply in streamed])),
+            work=float(np.mean([reply.work for reply in streamed])),
+        )
+
+    def ours(chunk_size: int, lookahead: int, crossfade_s: float) -> Row:
+        def speak(units: Sequence[int], frames: list[int]) -> Streamed:
+            return speak_streaming(
+                vocoder,
+                units,
+                chunk_size,
+                lookahead=lookahead,
+                crossfade_s=crossfade_s,
+                durations=frames,
+            )
+
+        return row("ours", chunk_size, lookahead, crossfade_s, speak)
+
+    rows = []
+    for chunk_size in chunk_sizes:
+        size = chunk_size
+        rows.append(
+            row(
+                "naive",
+                size,
+                None,
+                0.0,
+                lambda units, _, n=size: speak_chunks_alone(vocoder, units, n),
+            )
+        )
+        rows += [ours(size, lookahead, DEFAULT_CROSSFADE_S) for lookahead in lookaheads]
+    smallest = min(chunk_sizes)
+    others = [each for each in crossfades_s if each != DEFAULT_CROSSFADE_S]
+    return rows + [ours(smallest, DEFAULT_LOOKAHEAD, each) for each in others]
+
+
+def smallest_sufficient(rows: Sequence[Row]) -> int | None:
+    """Return the smallest look-ahead that at least halves the naive error at every chunk size."""
+    naive = {row.chunk_size: row for row in rows if row.lookahead is None}
+    swept = [row for row in rows if row.lookahead is not None and _is_swept(row)]
+    for lookahead in sorted({row.lookahead for row in swept if row.lookahead is not None}):
+        here = [row for row in swept if row.lookahead == lookahead]
+        if all(
+            row.delay_units <= naive[row.chunk_size].delay_units
+            and row.seam_db <= 0.5 * naive[row.chunk_size].seam_db
+            for row in here
+        ):
+            return lookahead
+    return None
+
+
+def _is_swept(row: Row) -> bool:
+    return abs(row.crossfade_ms - 1000 * DEFAULT_CROSSFADE_S) < 1e-9
+
+
+def make_replies(num_units: int, count: int, length: int, seed: int) -> list[list[int]]:
+    """Draw reduced unit sequences: some units much more frequent than others, none repeated."""
+    rng = random.Random(seed)
+    order = rng.sample(range(num_units), num_units)
+    weights = [1 / (rank + 10) for rank in range(num_units)]
+    replies = []
+    for _ in range(count):
+        units: list[int] = []
+        while len(units) < length:
+            unit = rng.choices(order, weights)[0]
+            if not units or unit != units[-1]:
+                units.append(unit)
+        replies.append(units)
+    return replies
+
+
+def load_vocoders(folders: Sequence[Path], seed: int) -> dict[str, UnitVocoder]:
+    """Return the vocoders to measure; without a folder, the two that hold random weights."""
+    if folders:
+        return {folder.name: UnitVocoder.from_pretrained(folder).eval() for folder in folders}
+    torch.manual_seed(seed)
+    golden = ROOT / "tests" / "golden" / "vocoder"
+    return {
+        "km1000 size, random weights": UnitVocoder(vocoder_preset("8b")).eval(),
+        "golden (small), random weights": UnitVocoder.from_fairseq(
+            golden / "g.pt", golden / "config.json"
+        ),
+    }
+
+
+def processor() -> str:
+    """Return the CPU's name, where the system tells it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the Markdown table of one vocoder: the sweep, then the cross-fades."""
+    naive = {row.chunk_size: row for row in rows if row.lookahead is None}
+    lines = [
+        "| Omega | system | look-ahead | cross-fade ms | seams dB | of naive | overall dB "
+        "| of naive | delay units | delay ms of speech | first sound ms | work |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        base = naive[row.chunk_size]
+        lookahead = "-" if row.lookahead is None else str(row.lookahead)
+        lines.append(
+            f"| {row.chunk_size} | {row.system} | {lookahead} | {row.crossfade_ms:g} "
+            f"| {row.seam_db:.3f} | {row.seam_db / base.seam_db:.3f} | {row.overall_db:.3f} "
+            f"| {row.overall_db / base.overall_db:.3f} | {row.delay_units:.0f} "
+            f"| {row.delay_ms:.0f} | {row.first_sound_ms:.0f} | {row.work:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def report(result: dict[str, Any], rows: dict[str, list[Row]]) -> str:
+    """Return the Markdown page of a run."""
+    about = result["about"]
+    parts = [
+        "# Seams of streamed speech",
+        "",
+        f"Made by `{about['command']}` on {about['processor']}, {about['threads']} threads, with "
+        f"Python {about['python']}, torch {about['torch']}, transformers {about['transformers']}: "
+        f"{about['replies']} replies of {about['units']} units for each vocoder, seed "
+        f"{about['seed']}.",
+        "",
+        "**The vocoders hold random weights**: no trained one exists here yet. Distances between "
+        "systems on the same vocoder can be compared; their absolute size says nothing of speech."
+        if about["random_weights"]
+        else "The vocoders are trained ones; the unit sequences are drawn, not spoken.",
+        "",
+        "Distances are mean absolute differences of 80-band log-mel levels to the same reply "
+        f"vocoded at once, within {SEAM_FRAMES} unit frames of a seam and overall. Delay: units "
+        "known when the first sound leaves, and the speech they hold; ours counts the units held "
+        "back. A look-ahead below 2 counts as 2, where durations become certain. Work: frames "
+        "synthesised for each frame given.",
+    ]
+    for name, each in rows.items():
+        chosen = smallest_sufficient(each)
+        parts += ["", f"## {name}", "", table(each), ""]
+        parts.append(
+            "Smallest look-ahead with at most half of the naive error at every seam table row: "
+            f"**{'none' if chosen is None else chosen}**."
+        )
+    return "\n".join(parts) + "\n"
+
+
+def plot(rows: dict[str, list[Row]], path: Path) -> None:
+    """Draw the error at seams over the look-ahead, a line for each chunk size."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(
+        1, len(rows), figsize=(5.2 * len(rows), 4.2), sharey=True, squeeze=False
+    )
+    for axis, (name, each) in zip(axes[0], rows.items(), strict=True):
+        for place, naive in enumerate(row for row in each if row.lookahead is None):
+            swept = [
+                row
+                for row in each
+                if row.lookahead is not None
+                and row.chunk_size == naive.chunk_size
+                and _is_swept(row)
+            ]
+            style = {"color": f"C{place}"}
+            axis.plot(
+                [row.lookahead for row in swept],
+                [row.seam_db for row in swept],
+                "o-",
+                label=f"ours, Omega = {naive.chunk_size}",
+                **style,
+            )
+            axis.axhline(
+                naive.seam_db, linestyle="--", label=f"naive, Omega = {naive.chunk_size}", **style
+            )
+        axis.set(title=name, xlabel="look-ahead (units held back)", yscale="log")
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("log-mel distance to offline at seams (dB)")
+    axes[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the tables and write the files."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.vocoder_seams")
+    parser.add_argument("--vocoder", type=Path, action="append", default=[], metavar="FOLDER")
+    parser.add_argument("--replies", type=int, default=4, help="replies for each vocoder")
+    parser.add_argument("--units", type=int, default=300, help="units of each reply")
+    parser.add_argument("--chunk-sizes", type=int, nargs="+", default=list(CHUNK_SIZES))
+    parser.add_argument("--lookaheads", type=int, nargs="+", default=list(LOOKAHEADS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks/results", metavar="FOLDER"
+    )
+    parser.add_argument("--plot", type=Path, default=ROOT / "docs/img/vocoder-seams.png")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    rows = {}
+    begun = time.monotonic()
+    for name, vocoder in load_vocoders(options.vocoder, options.seed).items():
+        replies = make_replies(vocoder.num_units, options.replies, options.units, options.seed)
+        rows[name] = measure(
+            vocoder, replies, options.chunk_sizes, options.lookaheads, CROSSFADES_S
+        )
+        print(f"{name}\n{table(rows[name])}\n")
+    about = {
+        "command": "python -m benchmarks.vocoder_seams",
+        "processor": processor(),
+        "threads": options.threads,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "replies": options.replies,
+        "units": options.units,
+        "seed": options.seed,
+        "seconds": round(time.monotonic() - begun),
+        "random_weights": not options.vocoder,
+        "default_lookahead": DEFAULT_LOOKAHEAD,
+        "default_crossfade_ms": 1000 * DEFAULT_CROSSFADE_S,
+    }
+    result = {
+        "about": about,
+        "vocoders": {
+            name: {
+                "smallest_sufficient_lookahead": smallest_sufficient(each),
+                "rows": [asdict(row) for row in each],
+            }
+            for name, each in rows.items()
+        },
+    }
+    options.output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=1) + "\n"
+    (options.output / "vocoder-seams.json").write_text(text, encoding="utf-8")
+    (options.output / "vocoder-seams.md").write_text(report(result, rows), encoding="utf-8")
+    plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()
