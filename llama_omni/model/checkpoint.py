@@ -239,7 +239,7 @@ def _native_config(folder: Path) -> OmniConfig:
     if kind == RELEASED_TYPE:
         raise CheckpointError(
             f"{folder} holds the released layout; convert it once with: "
-            f"llama-omni convert {folder} OUTPUT"
+            f"llama-omni convert {folder} -o NEW_FOLDER"
         )
     if kind != OmniConfig.model_type:
         raise CheckpointError(

@@ -83,8 +83,8 @@ class StoredTensor:
                 file.seek(self.start)
                 while left:
                     wanted = min(PIECE_BYTES, left)
-                    raw = bytearray(file.read(wanted))
-                    if len(raw) != wanted:
+                    raw = bytearray(wanted)
+                    if file.readinto(raw) != wanted:
                         raise CheckpointError(
                             f"{self.path} must stay as it is while it is read, got cut short"
                         )
@@ -118,32 +118,37 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         header = json.loads(raw)
         header.pop("__metadata__", None)
         tensors = {name: _entry(path, name, 8 + length, value) for name, value in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} must have a safetensors header, got: {error}") from error
-    end = max((tensor.end for tensor in tensors.values()), default=8 + length)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} must have a safetensors header, got: {error!r}") from error
+    end, last = 8 + length, "the header"
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.end)):
+        if tensor.start != end:
+            raise CheckpointError(
+                f"tensor {tensor.name} in {path} must begin at byte {end}, behind {last}, "
+                f"got {tensor.start}"
+            )
+        end, last = tensor.end, f"tensor {tensor.name}"
     if size != end:
-        last = max(tensors.values(), key=lambda tensor: tensor.end, default=None)
-        name = "" if last is None else f", the end of tensor {last.name}"
         raise CheckpointError(
-            f"{path} must be {end} bytes long{name}, got {size} bytes: "
-            + ("the file is truncated" if size < end else "something follows the last tensor")
+            f"{path} must be {end} bytes long, up to the end of {last}, got {size} bytes: "
+            + ("the file is truncated" if size < end else "something follows")
         )
     return tensors
 
 
 def _entry(path: Path, name: str, base: int, value: Mapping[str, Any]) -> StoredTensor:
-    dtype, shape = value["dtype"], tuple(int(size) for size in value["shape"])
-    start, end = value["data_offsets"]
-    if dtype not in _ITEM_BYTES:
-        _refuse_dtype(path, name, dtype)
-    expected = math.prod(shape) * _ITEM_BYTES[dtype]
-    if start < 0 or end - start != expected:
+    word, shape = value["dtype"], tuple(int(size) for size in value["shape"])
+    start, end = (int(offset) for offset in value["data_offsets"])
+    if word not in _ITEM_BYTES:
+        _refuse_dtype(path, name, word)
+    num_bytes = math.prod(shape) * _ITEM_BYTES[word]
+    if min(shape, default=0) < 0 or end - start != num_bytes:
         raise CheckpointError(
-            f"tensor {name} in {path} must fill {expected} bytes for shape {shape} of {dtype}, "
+            f"tensor {name} in {path} must fill {num_bytes} bytes for shape {shape} of {word}, "
             f"got offsets {start} to {end}"
         )
     return StoredTensor(
-        path=path, name=name, format=dtype, shape=shape, start=base + start, end=base + end
+        path=path, name=name, format=word, shape=shape, start=base + start, end=base + end
     )
 
 
@@ -229,7 +234,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} must be a readable file, got: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} must hold JSON, got: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(values).__name__}")
