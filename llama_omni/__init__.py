@@ -22,7 +22,7 @@ from llama_omni.interfaces import (
 )
 
 if TYPE_CHECKING:
-    from llama_omni.assistant import load
+    from llama_omni.loading import load
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import `load` (and with it torch) the first time that somebody asks for it."""
     if name == "load":
-        from llama_omni.assistant import load
+        from llama_omni.loading import load
 
         return load
     raise AttributeError(f"module 'llama_omni' has no attribute {name!r}")

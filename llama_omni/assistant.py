@@ -1,12 +1,10 @@
-"""Our model behind the `Assistant` interface, and `load`, which makes one."""
+"""Our model behind the `Assistant` interface: one question, or a conversation."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,18 +24,10 @@ from llama_omni.interfaces import (
     ReplyOptions,
     Turn,
 )
-from llama_omni.model.checkpoint import load_model, random_model
 from llama_omni.model.omni import OmniModel
-from llama_omni.model.presets import preset as model_preset
-from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer, random_tokenizer
-from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
+from llama_omni.model.tokenizer import TextTokenizer
+from llama_omni.model.vocoder import UnitVocoder
 from llama_omni.prompt import encode_prompt, prompt_template
-
-if TYPE_CHECKING:
-    from llama_omni.interfaces import Assistant
-
-EMBEDDED = Path(__file__).parent / "assets" / "tiny"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LlamaOmniAssistant:
@@ -234,105 +224,6 @@ class OmniConversation:
             self._context = Context(assistant.stepper)
         with phases("prefill_s"):
             return self._context.read(prompt, [self._spoken[i] for i in sorted(self._spoken)])
-
-
-def load(
-    model: str | PathLike[str] | None = None,
-    *,
-    preset: str | None = None,
-    random_weights: bool = False,
-    device: str = "auto",
-    dtype: str = "auto",
-    seed: int = 0,
-    system: str | None = None,
-) -> "Assistant":
-    """Load an assistant.
-
-    Args:
-        model: a native folder (see `llama-omni convert`) or a hub id; None is the embedded model.
-        preset: a named size, for trying one without weights; needs `random_weights`.
-        random_weights: fill the preset with random weights: noise, at the real cost.
-        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", ...
-        dtype: "auto" (bfloat16 on CUDA, float32 elsewhere), "float32", "bfloat16", "float16".
-        seed: of random weights.
-        system: system prompt; None is the prompt template's own.
-
-    Raises:
-        ConfigError: an unknown preset, device or dtype, or options that exclude each other.
-        CheckpointError: weights are missing, damaged, or do not fit.
-    """
-    place = _device(device)
-    kind = _dtype(dtype, place)
-    if preset is not None or random_weights:
-        if model is not None:
-            raise ConfigError("give either a model or a preset with random weights, got both")
-        config = model_preset(preset or "tiny")
-        if not random_weights:
-            raise ConfigError(
-                f"preset {preset!r} has no weights of its own; add random_weights "
-                "(--random-weights), or give a model folder"
-            )
-        omni = random_model(config, device=place, dtype=kind, seed=seed)
-        torch.manual_seed(seed)
-        vocoder = UnitVocoder(vocoder_preset(preset or "tiny")).to(device=place, dtype=kind)
-        return _ready(LlamaOmniAssistant(omni, random_tokenizer(config), vocoder, system=system))
-    folder = _folder(model)
-    omni = load_model(folder, device=place, dtype=kind)
-    if not (folder / "vocoder").is_dir():
-        raise ConfigError(
-            f"{folder} must hold a vocoder folder, found none; convert with --vocoder"
-        )
-    vocoder = UnitVocoder.from_pretrained(folder / "vocoder", dtype=kind).to(place)
-    return _ready(LlamaOmniAssistant(omni, load_tokenizer(folder), vocoder, system=system))
-
-
-def _ready(assistant: LlamaOmniAssistant) -> LlamaOmniAssistant:
-    assistant.warm_up()
-    return assistant
-
-
-def _folder(model: str | PathLike[str] | None) -> Path:
-    if model is None:
-        if not EMBEDDED.is_dir():
-            raise ConfigError(
-                "this version embeds no model yet: give a model folder, or a preset with random "
-                "weights (--preset tiny --random-weights)"
-            )
-        return EMBEDDED
-    if Path(model).exists():
-        return Path(model)
-    if str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
-        raise ConfigError(f"model must be a folder or a hub id (owner/name), got {str(model)!r}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(model)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"model {str(model)!r} is no folder, nor to be had: {reason}") from error
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device must be auto, cpu or cuda[:N], got {name!r}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {name!r} must exist, found {torch.cuda.device_count()} CUDA devices"
-        )
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise ConfigError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
-    return DTYPES[name]
 
 
 def _last(events: Iterator[ReplyEvent]) -> Reply:

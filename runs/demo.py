@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llama_omni.assistant import EMBEDDED
+from llama_omni.loading import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
 

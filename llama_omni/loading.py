@@ -1,0 +1,134 @@
+"""`load`: an assistant from a model folder, a hub id, or a named size with random weights."""
+
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from llama_omni.assistant import LlamaOmniAssistant
+from llama_omni.errors import ConfigError
+from llama_omni.model.checkpoint import load_model, random_model
+from llama_omni.model.omni import OmniModel
+from llama_omni.model.presets import preset as model_preset
+from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer, random_tokenizer
+from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
+
+EMBEDDED = Path(__file__).parent / "assets" / "tiny"
+SMALL_MODEL = 100_000_000  # parameters
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    model: str | PathLike[str] | None = None,
+    *,
+    preset: str | None = None,
+    random_weights: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+    system: str | None = None,
+    threads: int | None = None,
+) -> LlamaOmniAssistant:
+    """Load an assistant.
+
+    Args:
+        model: a native folder (see `llama-omni convert`) or a hub id; None is the embedded model.
+        preset: a named size, for trying one without weights; needs `random_weights`.
+        random_weights: fill the preset with random weights: noise, at the real cost.
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", ...
+        dtype: "auto" (bfloat16 on CUDA, float32 elsewhere), "float32", "bfloat16", "float16".
+        seed: of random weights.
+        system: system prompt; None is the prompt template's own.
+        threads: CPU threads of this process's torch; None is one for a model under 100 million
+            parameters on a CPU, and torch's own choice otherwise.
+
+    Raises:
+        ConfigError: an unknown preset, device or dtype, or options that exclude each other.
+        CheckpointError: weights are missing, damaged, or do not fit.
+    """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}")
+    place = _device(device)
+    kind = _dtype(dtype, place)
+    if preset is not None or random_weights:
+        if model is not None:
+            raise ConfigError("give either a model or a preset with random weights, got both")
+        config = model_preset(preset or "tiny")
+        if not random_weights:
+            raise ConfigError(
+                f"preset {preset!r} has no weights of its own; add random_weights "
+                "(--random-weights), or give a model folder"
+            )
+        omni = random_model(config, device=place, dtype=kind, seed=seed)
+        torch.manual_seed(seed)
+        vocoder = UnitVocoder(vocoder_preset(preset or "tiny"))
+        return _ready(omni, random_tokenizer(config), vocoder, system, threads)
+    folder = _folder(model)
+    omni = load_model(folder, device=place, dtype=kind)
+    if not (folder / "vocoder").is_dir():
+        raise ConfigError(
+            f"{folder} must hold a vocoder folder, found none; convert with --vocoder"
+        )
+    vocoder = UnitVocoder.from_pretrained(folder / "vocoder")
+    return _ready(omni, load_tokenizer(folder), vocoder, system, threads)
+
+
+def _ready(
+    omni: OmniModel,
+    tokenizer: TextTokenizer,
+    vocoder: UnitVocoder,
+    system: str | None,
+    threads: int | None,
+) -> LlamaOmniAssistant:
+    if threads is None and omni.device.type == "cpu" and omni.num_parameters() < SMALL_MODEL:
+        threads = 1  # more are slower than one for so small a model, by far on a busy machine
+    if threads is not None:
+        torch.set_num_threads(threads)
+    vocoder.to(omni.device, omni.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    assistant = LlamaOmniAssistant(omni, tokenizer, vocoder, system=system)
+    assistant.warm_up()
+    return assistant
+
+
+def _folder(model: str | PathLike[str] | None) -> Path:
+    if model is None:
+        if not EMBEDDED.is_dir():
+            raise ConfigError(
+                "this version embeds no model yet: give a model folder, or a preset with random "
+                "weights (--preset tiny --random-weights)"
+            )
+        return EMBEDDED
+    if Path(model).exists():
+        return Path(model)
+    if str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):
+        raise ConfigError(f"model must be a folder or a hub id (owner/name), got {str(model)!r}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(model)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"model {str(model)!r} is no folder, nor to be had: {reason}") from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be auto, cpu or cuda[:N], got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {name!r} must exist, found {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise ConfigError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {name!r}")
+    return DTYPES[name]
