@@ -25,7 +25,8 @@ from llama_omni.bench.roofline import measure_rates, roofline
 from llama_omni.bench.settings import QUICK, BenchSettings, Clock, Spread
 from llama_omni.bench.speech_cost import measure_speech_cost
 from llama_omni.bench.subject import loading_s, random_subject
-from llama_omni.errors import ConfigError, MissingExtraError
+from llama_omni.errors import MissingExtraError
+from llama_omni.interfaces import Audio
 
 __all__ = ["QUICK", "BenchSettings", "run_bench"]
 
@@ -56,7 +57,7 @@ def run_bench(
         output: a folder for `<preset>-<device>-<dtype>.json`, `.md` and `.png`; None keeps nothing.
         quick: fewer lengths and rounds.
         repeats: rounds, in place of the settings' own.
-        threads: of torch on the CPU; None leaves them as they are.
+        threads: as in `llama_omni.load`.
         question: a spoken question to use in (a), in place of made-up ones.
         settings: how much is measured, in place of `quick`'s choice.
         clock: monotonic seconds.
@@ -73,15 +74,12 @@ def run_bench(
     chosen = settings or (QUICK if quick else BenchSettings())
     if repeats is not None:
         chosen = replace(chosen, repeats=repeats)
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}")
     if output is not None:
         check_folder(Path(output))
     sound = None if question is None else audio.load(question)
     threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads or threads_before)
     try:
-        result = _measure(preset, device, dtype, chosen, sound, clock)
+        result = _measure(preset, device, dtype, threads, chosen, sound, clock)
     finally:
         torch.set_num_threads(threads_before)
     result["command"] = _command(
@@ -100,10 +98,16 @@ def run_bench(
 
 
 def _measure(
-    preset: str, device: str, dtype: str, settings: BenchSettings, sound: Any, clock: Clock
+    preset: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    settings: BenchSettings,
+    sound: Audio | None,
+    clock: Clock,
 ) -> dict[str, Any]:
     begun = clock()
-    subject = random_subject(preset, device=device, dtype=dtype, clock=clock)
+    subject = random_subject(preset, device=device, dtype=dtype, clock=clock, threads=threads)
     random_s = clock() - begun
     memory = measure_memory(subject, settings)  # first: later parts hold more than a reply needs
     logger.info("measuring phase=load")

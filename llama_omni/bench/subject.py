@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
-from llama_omni.assistant import LlamaOmniAssistant, load
+from llama_omni.assistant import LlamaOmniAssistant
 from llama_omni.bench.settings import Clock, seconds_of
 from llama_omni.interfaces import Audio, Turn
+from llama_omni.loading import load
 from llama_omni.model.encoder import feature_lengths
 from llama_omni.prompt import encode_prompt
 
@@ -36,7 +36,9 @@ class Subject:
         return self.assistant.model.device
 
 
-def random_subject(preset: str, *, device: str, dtype: str, clock: Clock) -> Subject:
+def random_subject(
+    preset: str, *, device: str, dtype: str, clock: Clock, threads: int | None = None
+) -> Subject:
     """Build a preset with random weights whose replies never stop by themselves.
 
     Random weights may choose a stop token at any step, and a reply would then end where chance
@@ -45,9 +47,13 @@ def random_subject(preset: str, *, device: str, dtype: str, clock: Clock) -> Sub
     Raises:
         ConfigError: an unknown preset, device or dtype.
     """
-    assistant = cast(
-        LlamaOmniAssistant,
-        load(preset=preset, random_weights=True, device=device, dtype=dtype, system=SYSTEM),
+    assistant = load(
+        preset=preset,
+        random_weights=True,
+        device=device,
+        dtype=dtype,
+        system=SYSTEM,
+        threads=threads,
     )
     assistant.model.config.llm.eos_token_id = None
     assistant.clock = clock
@@ -73,17 +79,17 @@ def prompt_positions(subject: Subject, question: Audio) -> int:
 def loading_s(subject: Subject, repeats: int) -> list[float]:
     """Time `llama_omni.load` of the subject's own weights from a folder just written.
 
-    The files are still in the system's page cache, so this is reading without a disk.
+    It ends with a short reply that warms up. The files are still in the system's page cache, so this is reading without a disk.
     """
     with _no_progress_bars(), _saved(subject) as folder:
         device = str(subject.device)
         dtype = str(subject.assistant.model.dtype).removeprefix("torch.")
-        return [
-            seconds_of(
-                lambda: load(folder, device=device, dtype=dtype), subject.device, subject.clock
-            )
-            for _ in range(repeats)
-        ]
+        threads = torch.get_num_threads()
+
+        def read() -> None:
+            load(folder, device=device, dtype=dtype, threads=threads)
+
+        return [seconds_of(read, subject.device, subject.clock) for _ in range(repeats)]
 
 
 @contextmanager
