@@ -111,7 +111,7 @@ def _measure(
     random_s = clock() - begun
     memory = measure_memory(subject, settings)  # first: later parts hold more than a reply needs
     logger.info("measuring phase=load")
-    folder_s = Spread.of(loading_s(subject, settings.repeats))
+    loadings = loading_s(subject, settings.repeats)
     logger.info("measuring phase=first_audio")
     first_audio = measure_first_audio(subject, settings, sound)
     logger.info("measuring phase=speech_cost")
@@ -122,9 +122,9 @@ def _measure(
     return {
         "preset": preset,
         "command": "",
-        "machine": describe(subject),
+        "machine": describe(subject.device, subject.assistant.model.dtype),
         "settings": settings,
-        "load": {"random_s": random_s, "folder_s": folder_s},
+        "load": {"random_s": random_s, "folder_s": Spread.of(loadings) if loadings else None},
         "first_audio": first_audio,
         "per_token": per_token,
         "speech_cost": speech_cost,

@@ -11,12 +11,10 @@ import torch
 import transformers
 
 import llama_omni
-from llama_omni.bench.subject import Subject
 
 
-def describe(subject: Subject) -> dict[str, Any]:
+def describe(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Return what a reader needs to judge or repeat the numbers."""
-    device = subject.device
     gpu = None
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -29,7 +27,7 @@ def describe(subject: Subject) -> dict[str, Any]:
         "memory_gib": round(_memory_bytes() / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
-        "dtype": str(subject.assistant.model.dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {
             "llama-omni": llama_omni.__version__,
@@ -51,6 +49,18 @@ def cpu_name() -> str:
             if key.strip() == "model name":
                 return " ".join(value.split())
     return platform.processor() or "unknown"
+
+
+def available_memory(device: torch.device) -> float:
+    """Return the bytes that a device has free; infinite where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    info = Path("/proc/meminfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    return float("inf")
 
 
 def _memory_bytes() -> int:

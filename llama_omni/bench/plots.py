@@ -21,11 +21,20 @@ def plot(result: dict[str, Any], path: Path) -> None:
         raise MissingExtraError("matplotlib", "evaluate", "drawing the benchmarks") from error
 
     machine = result["machine"]
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=(5, 4.4, 1.3))
     _draw_per_token(left, result["per_token"])
-    _draw_phases(right, result["first_audio"])
-    where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
+    question_s = result["first_audio"][0]["question_s"]
+    rows = [row for row in result["first_audio"] if row["question_s"] == question_s]
+    _draw_phases(middle, [row for row in rows if row["chunk_size"] is not None])
+    _draw_phases(right, [row for row in rows if row["chunk_size"] is None])
+    middle.set(xlabel=r"chunk size $\Omega$, units", ylabel="ms")
+    middle.set_title(f"Time to first audio, question of {question_s:g} s")
+    right.set_title("offline")
+    handles, labels = middle.get_legend_handles_labels()
+    middle.legend(handles[::-1], labels[::-1], frameon=False, loc="upper left")
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    where = machine["gpu"] or f"{machine['cpu']}, {threads}"
     figure.suptitle(f"{result['preset']}, random weights, {machine['dtype']}, {where}")
     figure.savefig(path, dpi=120)
 
@@ -55,26 +64,18 @@ def _draw_per_token(axes: Any, per_token: dict[str, Any]) -> None:
     axes.legend(frameon=False)
 
 
-def _draw_phases(axes: Any, first_audio: list[dict[str, Any]]) -> None:
-    question_s = first_audio[0]["question_s"]
-    rows = [row for row in first_audio if row["question_s"] == question_s]
+def _draw_phases(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """Stack the phases of each chunk size; infinity, much slower, has axes of its own."""
     bottoms = [0.0] * len(rows)
     for phase, colour in zip(PHASES, COLOURS, strict=True):
         heights = [row["phases_s"][phase].median * 1e3 for row in rows]
         label = phase.replace("_", " ")
         axes.bar(range(len(rows)), heights, bottom=bottoms, color=colour, label=label, width=0.7)
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
-    for index, total in enumerate(bottoms):
-        axes.annotate(
-            f"{total:.0f}", (index, total), (0, 3), textcoords="offset points", ha="center"
-        )
+    for index, (row, top) in enumerate(zip(rows, bottoms, strict=True)):
+        total = f"{row['first_audio_s'].median * 1e3:.0f}"
+        axes.annotate(total, (index, top), (0, 3), textcoords="offset points", ha="center")
     names = [r"$\infty$" if row["chunk_size"] is None else str(row["chunk_size"]) for row in rows]
     axes.set_xticks(range(len(rows)), names)
+    axes.set_xlim(-0.6, len(rows) - 0.4)
     axes.margins(y=0.08)
-    axes.set(
-        xlabel=r"chunk size $\Omega$, units",
-        ylabel="ms",
-        title=f"Time to first audio, question of {question_s:g} s",
-    )
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], frameon=False, loc="upper left")

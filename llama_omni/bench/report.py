@@ -49,7 +49,7 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         f"# {result['preset']} on {machine['device']}, {machine['dtype']}",
         "",
-        f"- Hardware: {where}, {machine['threads']} threads used, {machine['memory_gib']} GiB, "
+        f"- Hardware: {where}, threads used: {machine['threads']}, {machine['memory_gib']} GiB, "
         f"{machine['system']}",
         f"- Versions: {versions}",
         f"- Command: `{result['command']}`",
