@@ -164,7 +164,7 @@ def ask(
             try:
                 question = job.read()
             except LlamaOmniError as error:
-                refused = _report(error, debug)
+                refused = _report(error, debug, job)
                 continue
             if assistant is None:  # only now: a bad question is told before a long load
                 with _working(f"loading {model or preset or 'the built-in model'}"):
@@ -182,7 +182,7 @@ def ask(
             try:
                 _answer(assistant, job, question, options, show)
             except LlamaOmniError as error:
-                refused = _report(error, debug)
+                refused = _report(error, debug, job)
         if refused:
             raise typer.Exit(REFUSED)
 
@@ -230,12 +230,16 @@ def convert(
     with _one_line_errors(debug):
         from llama_omni.model.checkpoint import convert as convert_checkpoint
 
+        _hush_transformers()
+        console = _console()
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(binary_units=True),
             TimeRemainingColumn(),
-            console=_console(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
         ) as bar:
             task = bar.add_task("reading", total=None)
 
@@ -323,7 +327,17 @@ def _closing(events: Iterator[ReplyEvent]) -> AbstractContextManager[Iterator[Re
 
 
 def _load(model: str | None, **options: Any) -> Assistant:
+    _hush_transformers()
     return llama_omni.load(model, **options)
+
+
+def _hush_transformers() -> None:
+    """Keep its remarks off the screen, and its progress bars where nobody is looking."""
+    from transformers.utils import logging as remarks
+
+    remarks.set_verbosity_error()
+    if not sys.stderr.isatty():
+        remarks.disable_progress_bar()
 
 
 @contextmanager
@@ -339,10 +353,13 @@ def _one_line_errors(debug: bool) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from error
 
 
-def _report(error: LlamaOmniError, debug: bool) -> bool:
+def _report(error: LlamaOmniError, debug: bool, job: Job | None = None) -> bool:
     if debug:
         traceback.print_exception(error)
-    _error(" ".join(str(error).split()))
+    message = " ".join(str(error).split())
+    if job is not None and job.path is not None and str(job.path) not in message:
+        message = f"{job.path}: {message}"
+    _error(message)
     return True
 
 
