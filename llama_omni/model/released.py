@@ -95,7 +95,7 @@ def read_released(
     heard = {name.removeprefix("encoder."): like for name, like in wanted.items()
              if name.startswith("encoder.")}  # fmt: skip
     other = {name: like for name, like in wanted.items() if not name.startswith("encoder.")}
-    tensors = _match(other, rest, _their_name, folder)
+    tensors = _match(other, rest, released_name, folder)
     encoder_tensors = _match(heard, encoder.tensors, encoder.their_name, encoder.path)
     tensors |= {f"encoder.{name}": source for name, source in encoder_tensors.items()}
     origin = encoder.origin
@@ -236,7 +236,8 @@ def _drop_tied_head(stored: dict[str, Source]) -> None:
         )
 
 
-def _their_name(name: str) -> str:
+def released_name(name: str) -> str:
+    """Return the released name of one of our tensors outside the encoder."""
     ours = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
     return _PREFIXES[ours] + name.removeprefix(ours)
 

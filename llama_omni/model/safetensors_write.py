@@ -1,7 +1,8 @@
 """Write safetensors files a piece at a time.
 
-Unusual: written here, because the library's writer holds every tensor of a file in memory at once;
-this one holds a piece of one tensor, whatever the size of the file.
+Unusual: written here, because the library's writer wants every tensor of a file at once, which is
+a whole shard in memory where the dtype changes, and a second one before safetensors 0.8 (ADR 0005).
+This one holds a piece of one tensor, whatever the size of the file.
 """
 
 import json
