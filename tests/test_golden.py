@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from llama_omni.model.units import KMeansUnits, reduce_units
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.testing import assert_close
@@ -18,6 +17,7 @@ from llama_omni.engine.step import Row, Stepper
 from llama_omni.interfaces import Turn
 from llama_omni.model.ctc import CollapseStream, collapse, frame_lengths, frame_sources
 from llama_omni.model.omni import SPEECH_TOKEN
+from llama_omni.model.units import KMeansUnits, reduce_units
 from llama_omni.model.vocoder import UnitVocoder
 from llama_omni.prompt import IGNORE, encode_example, encode_prompt, prompt_template
 
@@ -302,7 +302,7 @@ def test_prompts_match_reference(golden):
         turns = [spoken, Turn(role="assistant", text=answer)]
         ids = encode_prompt(turns[:1], encode, template, bos_token_id=bos)
         assert ids == case["generation_input_ids"]
-        for prefix, form in (("", template), ("mm_", template.speech_first)):
+        for prefix, form in (("", template), ("mm_", template.speech_first())):
             ids, labels = encode_example(turns, encode, form, bos_token_id=bos)
             assert ids == case[f"{prefix}train_input_ids"]
             assert labels == case[f"{prefix}train_labels"]

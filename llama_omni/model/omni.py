@@ -88,7 +88,7 @@ class OmniModel(PreTrainedModel):
     @torch.no_grad()
     def embed_speech(
         self, waveform: Float[Tensor, "B S"], lengths: Int[Tensor, " B"] | None = None
-    ) -> list[Float[Tensor, "P D"]]:
+    ) -> list[Float[Tensor, "_ D"]]:
         """Turn 16 kHz sound into speech embeddings, one tensor a row.
 
         Args:
@@ -120,7 +120,7 @@ class OmniModel(PreTrainedModel):
 
     def adapt(
         self, features: Float[Tensor, "B N E"], mel_lengths: Int[Tensor, " B"]
-    ) -> list[Float[Tensor, "P D"]]:
+    ) -> list[Float[Tensor, "_ D"]]:
         """Shorten and project features; keep each row's own speech embeddings."""
         adapted = self.adapter(features)  # (B, P, D)
         kept = feature_lengths(mel_lengths) // self.config.adapter.stack
@@ -129,7 +129,7 @@ class OmniModel(PreTrainedModel):
     def merge(
         self,
         input_ids: Int[Tensor, "B I"],
-        speech: list[Float[Tensor, "P D"]],
+        speech: list[Float[Tensor, "_ D"]],
         *,
         attention_mask: Int[Tensor, "B I"] | None = None,
         labels: Int[Tensor, "B I"] | None = None,
@@ -191,7 +191,7 @@ class OmniModel(PreTrainedModel):
     def forward(
         self,
         input_ids: Int[Tensor, "B I"],
-        speech: list[Float[Tensor, "P D"]] | None = None,
+        speech: list[Float[Tensor, "_ D"]] | None = None,
         attention_mask: Int[Tensor, "B I"] | None = None,
         labels: Int[Tensor, "B I"] | None = None,
         units: Int[Tensor, "B U"] | None = None,
