@@ -149,6 +149,11 @@ def _omni_config(path: Path, values: dict[str, Any], encoder: WhisperConfig) -> 
             f"speech_encoder_hidden_size in {path} must be the encoder's width {encoder.d_model}, "
             f"got {width!r}"
         )
+    limit = values.get("tokenizer_model_max_length")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise CheckpointError(
+            f"tokenizer_model_max_length in {path} must be a whole number or null, got {limit!r}"
+        )
     llm = _llm_config(path, values)
     layers, hidden_size, heads, intermediate_size = _ctc_decoder(path, values)
     try:
@@ -170,7 +175,7 @@ def _omni_config(path: Path, values: dict[str, Any], encoder: WhisperConfig) -> 
             ),
             prompt="llama3",
             pad_to_window=True,
-            max_positions=values.get("tokenizer_model_max_length") or llm.max_position_embeddings,
+            max_positions=limit or llm.max_position_embeddings,
             ctc_states="labelled",
             ctc_loss_weight=values.get("ctc_loss_weight", 1.0),
             architectures=["OmniModel"],
@@ -181,6 +186,8 @@ def _omni_config(path: Path, values: dict[str, Any], encoder: WhisperConfig) -> 
 
 def _llm_config(path: Path, values: dict[str, Any]) -> LlamaConfig:
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"rope_scaling in {path} must be an object, got {rope!r}")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in _ROPE_TYPES:
         raise CheckpointError(

@@ -66,6 +66,11 @@ def test_wrong_tensor_is_named_before_anything_is_written(edit, words, source, t
         ({"unit_vocab_size": "many"}, "unit_vocab_size in .* a whole number, got 'many'"),
         ({"num_attention_heads": 5}, "config.json must describe a Llama, got: .*multiple"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "rope_type in .* llama3, got 'yarn'"),
+        ({"rope_scaling": "llama3"}, "rope_scaling in .* must be an object, got 'llama3'"),
+        (
+            {"tokenizer_model_max_length": "all"},
+            "tokenizer_model_max_length in .* or null, got 'all'",
+        ),
         ({"speech_encoder_hidden_size": 48}, "encoder's width 32, got 48"),
         ({"torch_dtype": "int4"}, "torch_dtype in .* got 'int4'"),
         ({"num_hidden_layers": 4}, r"must hold tensor model\.layers\.3\..* got none"),
