@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 import llama_omni
 from llama_omni.cli_jobs import Job, plan
@@ -37,7 +35,7 @@ from llama_omni.cli_options import (
     TopP,
     parse_chunk_size,
 )
-from llama_omni.cli_view import Player, json_line, printable, summary
+from llama_omni.cli_view import Player, byte_bar, json_line, printable, summary, working
 from llama_omni.errors import LlamaOmniError
 from llama_omni.interfaces import (
     Assistant,
@@ -167,7 +165,7 @@ def ask(
                 refused = _report(error, debug, job)
                 continue
             if assistant is None:  # only now: a bad question is told before a long load
-                with _working(f"loading {model or preset or 'the built-in model'}"):
+                with working(f"loading {model or preset or 'the built-in model'}"):
                     assistant = _load(
                         model,
                         preset=preset,
@@ -231,21 +229,7 @@ def convert(
         from llama_omni.model.checkpoint import convert as convert_checkpoint
 
         _hush_transformers()
-        console = _console()
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        ) as bar:
-            task = bar.add_task("reading", total=None)
-
-            def progress(done_bytes: int, total_bytes: int, name: str) -> None:
-                bar.update(task, completed=done_bytes, total=total_bytes, description=name)
-
+        with byte_bar() as progress:
             convert_checkpoint(
                 source=source,
                 output=output,
@@ -276,6 +260,7 @@ def bench(
     with _one_line_errors(debug):
         from llama_omni.bench import run_bench
 
+        _hush_transformers()
         run_bench(preset=preset, device=device, dtype=dtype.value, output=output, quick=quick)
 
 
@@ -370,16 +355,6 @@ def _error(message: str) -> None:
 
 def _note(message: str) -> None:
     print(f"llama-omni: {message}", file=sys.stderr, flush=True)
-
-
-def _console() -> Console:
-    return Console(stderr=True)
-
-
-def _working(what: str) -> AbstractContextManager[Any]:
-    """Show that something takes long, where somebody is looking."""
-    console = _console()
-    return console.status(what) if console.is_terminal else nullcontext()
 
 
 if __name__ == "__main__":

@@ -1,18 +1,25 @@
-"""How the command line shows a reply: a summary, a JSON object, or sound on the speakers."""
+"""What the command line shows: a reply in words, JSON or sound, and what takes long meanwhile."""
 
 import importlib
 import json
 import queue
+import re
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llama_omni.errors import MissingExtraError, OutputError
 from llama_omni.interfaces import Reply
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 
 
 def summary(reply: Reply, output: Path | None) -> str:
@@ -63,9 +70,30 @@ def json_line(question: str, reply: Reply, output: Path | None) -> str:
 
 def printable(text: str) -> str:
     """Replace the control characters by which a model's words could take over a terminal."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+@contextmanager
+def byte_bar() -> Iterator[Callable[[int, int, str], None]]:
+    """Show how many bytes are done, where somebody is looking."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done_bytes, total_bytes, name: None  # noqa: ARG005
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def show(done_bytes: int, total_bytes: int, name: str) -> None:
+            bar.update(task, completed=done_bytes, total=total_bytes, description=name)
+
+        yield show
+
+
+def working(what: str) -> AbstractContextManager[Any]:
+    """Show that something takes long, where somebody is looking."""
+    console = Console(stderr=True)
+    return console.status(what) if console.is_terminal else nullcontext()
 
 
 class Player:

@@ -301,7 +301,8 @@ def test_words_cannot_take_over_the_terminal(run, monkeypatch, question):
     words = ("a\x1b[2J", "b\tc\n\u4e16")
     monkeypatch.setattr(cli, "_load", lambda model, **options: FakeAssistant(words=words))
     assert run("ask", question)[1].startswith("a\ufffd[2Jb\tc\n\u4e16\n")
-    assert printable("\r\x00\x9b") == "\ufffd" * 3
+    assert printable("\r\x00\x9b\x7f") == "\ufffd" * 4
+    assert printable("\u00a0\u3000\u200d") == "\u00a0\u3000\u200d"
 
 
 # Refusals
