@@ -5,31 +5,24 @@
 
 Both systems wait for the same unit before the first sound leaves: ours counts the units that it
 holds back. Distances are of log-mel spectra to the same reply vocoded at once. A chunk alone gets
-other durations near its ends, so its spectra are compared unit by unit: the same fraction of the
-same unit. Results name hardware and versions, and go to a JSON and a Markdown file and a plot.
+other durations near its ends, so its spectra are compared at the same fraction of the same unit.
 """
 
 import argparse
 import json
-import platform
 import random
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
-from llama_omni.engine.vocoding import (
-    DEFAULT_CROSSFADE_S,
-    DEFAULT_LOOKAHEAD,
-    StreamingVocoder,
-)
+from llama_omni.bench.machine import describe
+from llama_omni.engine.vocoding import DEFAULT_CROSSFADE_S, DEFAULT_LOOKAHEAD, StreamingVocoder
 from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
 
 ROOT = Path(__file__).parents[1]
@@ -60,12 +53,14 @@ class Row:
     system: str
     chunk_size: int
     lookahead: int | None  # None: naive
+    held_units: int
     crossfade_ms: float
     seam_db: float
     overall_db: float
+    click: float  # see `click`
     num_seams: int
-    delay_units: float
-    delay_ms: float  # of speech that the known units hold
+    delay_units: float  # known when the first sound leaves
+    delay_ms: float  # of speech that they hold
     first_sound_ms: float
     work: float
 
@@ -87,22 +82,16 @@ def speak_chunks_alone(vocoder: UnitVocoder, units: Sequence[int], chunk_size: i
 
 def speak_streaming(
     vocoder: UnitVocoder,
+    streaming: StreamingVocoder,
     units: Sequence[int],
     chunk_size: int,
-    *,
-    lookahead: int,
-    crossfade_s: float,
     durations: list[int],
 ) -> Streamed:
     """Push chunk by chunk through the engine's streaming vocoder."""
-    streaming = StreamingVocoder(vocoder, lookahead=lookahead, crossfade_s=crossfade_s)
-    state, spoken, delays, synthesised = streaming.start(), [], [], 0
-
-    def count(_: Any, arguments: tuple[Tensor, ...]) -> None:
-        nonlocal synthesised
-        synthesised += arguments[0].shape[2]
-
-    hook = vocoder.generator.register_forward_pre_hook(count)
+    state, spoken, delays, synthesised = streaming.start(), [], [], []
+    hook = vocoder.generator.register_forward_pre_hook(
+        lambda _, inputs: synthesised.append(inputs[0].shape[2])
+    )
     for start in range(0, len(units), chunk_size):
         end = min(start + chunk_size, len(units))
         sound, state = streaming.push(units[start:end], state, final=end == len(units))
@@ -117,7 +106,7 @@ def speak_streaming(
         seams=[sound.first_unit for sound in spoken[1:]],
         delay_units=delays[0],
         first_frames=len(spoken[0].audio) // vocoder.hop,
-        work=synthesised / (len(audio) / vocoder.hop),
+        work=sum(synthesised) * vocoder.hop / len(audio),
     )
 
 
@@ -135,12 +124,18 @@ def log_mel(audio: Tensor, sample_rate: int, hop: int) -> Tensor:
 
 
 def matching_steps(exact: Sequence[int], other: Sequence[int]) -> Tensor:
-    """Return for each spectrum of the exact reply the other's at the same place of the same unit."""
-    frames, begin = torch.tensor(exact), torch.tensor(other).cumsum(0) - torch.tensor(other)
+    """Return, for each step of the exact reply, the other's at the same place of the same unit."""
+    frames, others = torch.tensor(exact), torch.tensor(other)
     unit = torch.repeat_interleave(torch.arange(len(exact)), frames * STEPS)
-    place = torch.arange(len(unit)) - ((frames.cumsum(0) - frames) * STEPS)[unit]
+    place = torch.arange(len(unit)) - (_begins(exact) * STEPS)[unit]
     fraction = place / (frames[unit] * STEPS)
-    return ((begin[unit] + fraction * torch.tensor(other)[unit]) * STEPS).round().long()
+    return ((_begins(other)[unit] + fraction * others[unit]) * STEPS).round().long()
+
+
+def _begins(durations: Sequence[int]) -> Tensor:
+    """Return the first frame of each unit."""
+    frames = torch.tensor(durations)
+    return frames.cumsum(0) - frames
 
 
 def distances(
@@ -152,105 +147,106 @@ def distances(
     steps = matching_steps(durations, reply.durations)
     gap = (ours[: len(steps)].clamp(min=floor) - theirs[steps].clamp(min=floor)).abs().mean(dim=1)
     seam = torch.zeros(len(steps), dtype=torch.bool)
-    begin = [0, *torch.tensor(durations).cumsum(0).tolist()]
-    for unit in reply.seams:
-        middle = begin[unit] * STEPS
+    for middle in (_begins(durations)[reply.seams] * STEPS).tolist():
         seam[max(0, middle - SEAM_FRAMES * STEPS) : middle + SEAM_FRAMES * STEPS] = True
     return gap, seam
 
 
-def measure(
-    vocoder: UnitVocoder,
-    replies: Sequence[Sequence[int]],
-    chunk_sizes: Sequence[int],
-    lookaheads: Sequence[int],
-    crossfades_s: Sequence[float],
-) -> list[Row]:
-    """Return a row for each system and chunk size; cross-faders at the smallest chunk size."""
-    with torch.inference_mode():
-        durations = [vocoder.durations(torch.tensor([units]))[0].tolist() for units in replies]
-        exact = [vocoder(torch.tensor(units)) for units in replies]
+def click(exact: Tensor, durations: Sequence[int], reply: Streamed, hop: int) -> float:
+    """Return how far the step into a seam is from the exact one, over the reply's mean step."""
+    steps = exact.diff()
+    into = steps[_begins(durations)[reply.seams] * hop - 1]
+    theirs = reply.audio.diff()[_begins(reply.durations)[reply.seams] * hop - 1]
+    return ((theirs - into).abs().mean() / steps.abs().mean()).item()
 
-    def row(
+
+class Bench:
+    """One vocoder, some replies, and what they are offline."""
+
+    def __init__(self, vocoder: UnitVocoder, replies: Sequence[Sequence[int]]) -> None:
+        self.vocoder, self.replies = vocoder, replies
+        with torch.inference_mode():
+            whole = [torch.tensor(units) for units in replies]
+            self.durations = [vocoder.durations(units[None])[0].tolist() for units in whole]
+            self.exact = [vocoder(units) for units in whole]
+
+    def naive(self, chunk_size: int) -> Row:
+        """Measure each chunk alone."""
+        spoken = [speak_chunks_alone(self.vocoder, units, chunk_size) for units in self.replies]
+        return self._row("naive", chunk_size, None, 0, 0.0, spoken)
+
+    def ours(self, chunk_size: int, lookahead: int, crossfade_s: float) -> Row:
+        """Measure the engine's streaming."""
+        streaming = StreamingVocoder(self.vocoder, lookahead=lookahead, crossfade_s=crossfade_s)
+        spoken = [
+            speak_streaming(self.vocoder, streaming, units, chunk_size, durations)
+            for units, durations in zip(self.replies, self.durations, strict=True)
+        ]
+        held = streaming.held_units
+        return self._row("ours", chunk_size, lookahead, held, crossfade_s, spoken)
+
+    def _row(
+        self,
         system: str,
         chunk_size: int,
         lookahead: int | None,
+        held_units: int,
         crossfade_s: float,
-        speak: Callable[[Sequence[int], list[int]], Streamed],
+        spoken: Sequence[Streamed],
     ) -> Row:
-        streamed = [speak(*each) for each in zip(replies, durations, strict=True)]
-        measured = [
-            distances(whole, frames, reply, vocoder.sample_rate, vocoder.hop)
-            for whole, frames, reply in zip(exact, durations, streamed, strict=True)
-        ]
+        rate, hop = self.vocoder.sample_rate, self.vocoder.hop
+        aligned = list(zip(self.exact, self.durations, spoken, strict=True))
+        measured = [distances(*each, rate, hop) for each in aligned]
         gap, seam = (torch.cat(each) for each in zip(*measured, strict=True))
-        frame_ms = 1000 * vocoder.hop / vocoder.sample_rate
-        known = [
-            sum(frames[: reply.delay_units])
-            for frames, reply in zip(durations, streamed, strict=True)
-        ]
+        known = [sum(durations[: reply.delay_units]) for _, durations, reply in aligned]
         return Row(
             system=system,
             chunk_size=chunk_size,
             lookahead=lookahead,
+            held_units=held_units,
             crossfade_ms=1000 * crossfade_s,
             seam_db=gap[seam].mean().item(),
             overall_db=gap.mean().item(),
-            num_seams=sum(len(reply.seams) for reply in streamed),
-            delay_units=float(np.mean([reply.delay_units for reply in streamed])),
-            delay_ms=frame_ms * float(np.mean(known)),
-            first_sound_ms=frame_ms * float(np.mean([reply.first_frames for reply in streamed])),
-            work=float(np.mean([reply.work for reply in streamed])),
+            click=fmean(click(*each, hop) for each in aligned),
+            num_seams=sum(len(reply.seams) for reply in spoken),
+            delay_units=fmean(reply.delay_units for reply in spoken),
+            delay_ms=1000 * hop / rate * fmean(known),
+            first_sound_ms=1000 * hop / rate * fmean(reply.first_frames for reply in spoken),
+            work=fmean(reply.work for reply in spoken),
         )
 
-    def ours(chunk_size: int, lookahead: int, crossfade_s: float) -> Row:
-        def speak(units: Sequence[int], frames: list[int]) -> Streamed:
-            return speak_streaming(
-                vocoder,
-                units,
-                chunk_size,
-                lookahead=lookahead,
-                crossfade_s=crossfade_s,
-                durations=frames,
-            )
 
-        return row("ours", chunk_size, lookahead, crossfade_s, speak)
-
+def measure(bench: Bench, chunk_sizes: Sequence[int], lookaheads: Sequence[int]) -> list[Row]:
+    """Return naive and the sweep for each chunk size, then cross-fades at the smallest."""
     rows = []
     for chunk_size in chunk_sizes:
-        size = chunk_size
-        rows.append(
-            row(
-                "naive",
-                size,
-                None,
-                0.0,
-                lambda units, _, n=size: speak_chunks_alone(vocoder, units, n),
-            )
-        )
-        rows += [ours(size, lookahead, DEFAULT_CROSSFADE_S) for lookahead in lookaheads]
-    smallest = min(chunk_sizes)
-    others = [each for each in crossfades_s if each != DEFAULT_CROSSFADE_S]
-    return rows + [ours(smallest, DEFAULT_LOOKAHEAD, each) for each in others]
+        rows.append(bench.naive(chunk_size))
+        swept: dict[int, Row] = {}
+        for lookahead in lookaheads:
+            held = max(lookahead, bench.vocoder.duration_context)  # fewer sound the same
+            if held not in swept:
+                swept[held] = bench.ours(chunk_size, lookahead, DEFAULT_CROSSFADE_S)
+            rows.append(replace(swept[held], lookahead=lookahead))
+    others = [each for each in CROSSFADES_S if each != DEFAULT_CROSSFADE_S]
+    return rows + [bench.ours(min(chunk_sizes), DEFAULT_LOOKAHEAD, each) for each in others]
 
 
 def smallest_sufficient(rows: Sequence[Row]) -> int | None:
-    """Return the smallest look-ahead that at least halves the naive error at every chunk size."""
+    """Return the fewest held units that at least halve naive's error at every chunk size."""
     naive = {row.chunk_size: row for row in rows if row.lookahead is None}
-    swept = [row for row in rows if row.lookahead is not None and _is_swept(row)]
-    for lookahead in sorted({row.lookahead for row in swept if row.lookahead is not None}):
-        here = [row for row in swept if row.lookahead == lookahead]
+    for held in sorted({row.held_units for row in rows if row.lookahead is not None}):
+        here = [row for row in rows if row.held_units == held and _is_swept(row)]
         if all(
             row.delay_units <= naive[row.chunk_size].delay_units
             and row.seam_db <= 0.5 * naive[row.chunk_size].seam_db
             for row in here
         ):
-            return lookahead
+            return held
     return None
 
 
 def _is_swept(row: Row) -> bool:
-    return abs(row.crossfade_ms - 1000 * DEFAULT_CROSSFADE_S) < 1e-9
+    return row.lookahead is not None and row.crossfade_ms == 1000 * DEFAULT_CROSSFADE_S
 
 
 def make_replies(num_units: int, count: int, length: int, seed: int) -> list[list[int]]:
@@ -283,43 +279,36 @@ def load_vocoders(folders: Sequence[Path], seed: int) -> dict[str, UnitVocoder]:
     }
 
 
-def processor() -> str:
-    """Return the CPU's name, where the system tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def table(rows: Sequence[Row]) -> str:
     """Return the Markdown table of one vocoder: the sweep, then the cross-fades."""
     naive = {row.chunk_size: row for row in rows if row.lookahead is None}
     lines = [
-        "| Omega | system | look-ahead | cross-fade ms | seams dB | of naive | overall dB "
-        "| of naive | delay units | delay ms of speech | first sound ms | work |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| Omega | system | look-ahead | held | cross-fade ms | seams dB | of naive | overall dB "
+        "| of naive | click | delay units | delay ms of speech | first sound ms | work |",
+        "|" + " --- |" * 14,
     ]
     for row in rows:
         base = naive[row.chunk_size]
         lookahead = "-" if row.lookahead is None else str(row.lookahead)
         lines.append(
-            f"| {row.chunk_size} | {row.system} | {lookahead} | {row.crossfade_ms:g} "
+            f"| {row.chunk_size} | {row.system} | {lookahead} | {row.held_units} "
+            f"| {row.crossfade_ms:g} "
             f"| {row.seam_db:.3f} | {row.seam_db / base.seam_db:.3f} | {row.overall_db:.3f} "
-            f"| {row.overall_db / base.overall_db:.3f} | {row.delay_units:.0f} "
+            f"| {row.overall_db / base.overall_db:.3f} | {row.click:.2f} | {row.delay_units:.0f} "
             f"| {row.delay_ms:.0f} | {row.first_sound_ms:.0f} | {row.work:.2f} |"
         )
     return "\n".join(lines)
 
 
-def report(result: dict[str, Any], rows: dict[str, list[Row]]) -> str:
+def report(about: dict[str, Any], rows: dict[str, list[Row]]) -> str:
     """Return the Markdown page of a run."""
-    about = result["about"]
+    versions = about["versions"]
     parts = [
         "# Seams of streamed speech",
         "",
-        f"Made by `{about['command']}` on {about['processor']}, {about['threads']} threads, with "
-        f"Python {about['python']}, torch {about['torch']}, transformers {about['transformers']}: "
-        f"{about['replies']} replies of {about['units']} units for each vocoder, seed "
-        f"{about['seed']}.",
+        f"Made by `{about['command']}` on {about['cpu']}, {about['threads']} threads, float32, "
+        f"with torch {versions['torch']} and transformers {versions['transformers']}: "
+        f"{about['replies']} replies of {about['units']} units a vocoder, seed {about['seed']}.",
         "",
         "**The vocoders hold random weights**: no trained one exists here yet. Distances between "
         "systems on the same vocoder can be compared; their absolute size says nothing of speech."
@@ -329,15 +318,16 @@ def report(result: dict[str, Any], rows: dict[str, list[Row]]) -> str:
         "Distances are mean absolute differences of 80-band log-mel levels to the same reply "
         f"vocoded at once, within {SEAM_FRAMES} unit frames of a seam and overall. Delay: units "
         "known when the first sound leaves, and the speech they hold; ours counts the units held "
-        "back. A look-ahead below 2 counts as 2, where durations become certain. Work: frames "
-        "synthesised for each frame given.",
+        "back. A look-ahead below 2 holds 2 back, where durations become certain. Click: how far "
+        "the step from the last sample before a seam to the first after it is from the step "
+        "offline, over the mean step. Work: frames synthesised for each frame given.",
     ]
     for name, each in rows.items():
         chosen = smallest_sufficient(each)
         parts += ["", f"## {name}", "", table(each), ""]
         parts.append(
-            "Smallest look-ahead with at most half of the naive error at every seam table row: "
-            f"**{'none' if chosen is None else chosen}**."
+            "Fewest units held back whose error at seams is at most half of naive's, at the same "
+            f"delay and every Omega: **{'none' if chosen is None else chosen}**."
         )
     return "\n".join(parts) + "\n"
 
@@ -351,25 +341,12 @@ def plot(rows: dict[str, list[Row]], path: Path) -> None:
     )
     for axis, (name, each) in zip(axes[0], rows.items(), strict=True):
         for place, naive in enumerate(row for row in each if row.lookahead is None):
-            swept = [
-                row
-                for row in each
-                if row.lookahead is not None
-                and row.chunk_size == naive.chunk_size
-                and _is_swept(row)
-            ]
-            style = {"color": f"C{place}"}
-            axis.plot(
-                [row.lookahead for row in swept],
-                [row.seam_db for row in swept],
-                "o-",
-                label=f"ours, Omega = {naive.chunk_size}",
-                **style,
-            )
-            axis.axhline(
-                naive.seam_db, linestyle="--", label=f"naive, Omega = {naive.chunk_size}", **style
-            )
-        axis.set(title=name, xlabel="look-ahead (units held back)", yscale="log")
+            size, color = naive.chunk_size, f"C{place}"
+            swept = [row for row in each if row.chunk_size == size and _is_swept(row)]
+            points = zip(*((row.lookahead, row.seam_db) for row in swept), strict=True)
+            axis.plot(*points, "o-", color=color, label=f"ours, Omega = {size}")
+            axis.axhline(naive.seam_db, ls="--", color=color, label=f"naive, Omega = {size}")
+        axis.set(title=name, xlabel="look-ahead (units)", yscale="log", ylim=(1e-4, 20))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("log-mel distance to offline at seams (dB)")
     axes[0][0].legend(fontsize=8)
@@ -382,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables and write the files."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.vocoder_seams")
     parser.add_argument("--vocoder", type=Path, action="append", default=[], metavar="FOLDER")
-    parser.add_argument("--replies", type=int, default=4, help="replies for each vocoder")
+    parser.add_argument("--replies", type=int, default=3, help="replies for each vocoder")
     parser.add_argument("--units", type=int, default=300, help="units of each reply")
     parser.add_argument("--chunk-sizes", type=int, nargs="+", default=list(CHUNK_SIZES))
     parser.add_argument("--lookaheads", type=int, nargs="+", default=list(LOOKAHEADS))
@@ -395,42 +372,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     rows = {}
-    begun = time.monotonic()
     for name, vocoder in load_vocoders(options.vocoder, options.seed).items():
         replies = make_replies(vocoder.num_units, options.replies, options.units, options.seed)
-        rows[name] = measure(
-            vocoder, replies, options.chunk_sizes, options.lookaheads, CROSSFADES_S
-        )
+        rows[name] = measure(Bench(vocoder, replies), options.chunk_sizes, options.lookaheads)
         print(f"{name}\n{table(rows[name])}\n")
     about = {
         "command": "python -m benchmarks.vocoder_seams",
-        "processor": processor(),
-        "threads": options.threads,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
+        **describe(torch.device("cpu"), torch.float32),
         "replies": options.replies,
         "units": options.units,
         "seed": options.seed,
-        "seconds": round(time.monotonic() - begun),
         "random_weights": not options.vocoder,
-        "default_lookahead": DEFAULT_LOOKAHEAD,
-        "default_crossfade_ms": 1000 * DEFAULT_CROSSFADE_S,
     }
-    result = {
-        "about": about,
-        "vocoders": {
-            name: {
-                "smallest_sufficient_lookahead": smallest_sufficient(each),
-                "rows": [asdict(row) for row in each],
-            }
-            for name, each in rows.items()
-        },
+    vocoders = {
+        name: {"sufficient": smallest_sufficient(each), "rows": [asdict(row) for row in each]}
+        for name, each in rows.items()
     }
+    result = {"about": about, "vocoders": vocoders}
     options.output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1) + "\n"
-    (options.output / "vocoder-seams.json").write_text(text, encoding="utf-8")
-    (options.output / "vocoder-seams.md").write_text(report(result, rows), encoding="utf-8")
+    texts = {"json": json.dumps(result, indent=1) + "\n", "md": report(about, rows)}
+    for suffix, text in texts.items():
+        (options.output / f"vocoder-seams.{suffix}").write_text(text, encoding="utf-8")
     plot(rows, options.plot)
 
 

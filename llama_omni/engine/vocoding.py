@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llama_omni.errors import ConfigError, InputError
 from llama_omni.model.vocoder import UnitVocoder
 
-DEFAULT_LOOKAHEAD = 3  # units; measured in docs/vocoder.md
+DEFAULT_LOOKAHEAD = 2  # units; measured in docs/vocoder.md
 DEFAULT_CROSSFADE_S = 0.005
 
 
