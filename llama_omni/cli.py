@@ -32,11 +32,12 @@ from llama_omni.cli_options import (
     StoredDtype,
     System,
     Temperature,
+    Threads,
     TopP,
     parse_chunk_size,
 )
 from llama_omni.cli_view import Player, byte_bar, json_line, printable, summary, working
-from llama_omni.errors import LlamaOmniError
+from llama_omni.errors import ConfigError, LlamaOmniError
 from llama_omni.interfaces import (
     Assistant,
     AudioDelta,
@@ -135,6 +136,8 @@ def ask(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     system: System = None,
+    threads: Threads = None,
+    no_speech: Annotated[bool, typer.Option("--no-speech", help="Answer in writing only.")] = False,
     play: Annotated[bool, typer.Option("--play", help="Play the answer while it is made.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON a reply and nothing else.")
@@ -154,7 +157,10 @@ def ask(
             temperature=temperature,
             top_p=top_p,
             seed=seed,
+            speech=not no_speech,
         )
+        if no_speech and (output is not None or play):
+            raise ConfigError("--no-speech makes no sound: leave out --output and --play")
         jobs = plan(inputs or [], text, output)
         show = _Show(json=as_json, names=len(jobs) > 1, player=Player() if play else None)
         assistant, refused = None, False
@@ -174,6 +180,7 @@ def ask(
                         dtype=dtype.value,
                         seed=seed,
                         system=system,
+                        threads=threads,
                     )
                 if random_weights:
                     _note("random weights: words and sound mean nothing")

@@ -46,7 +46,7 @@ StoredDtype = Annotated[Dtype, typer.Option(help="Number format; auto keeps that
 ChunkSize = Annotated[
     str,
     typer.Option(
-        help="Units (20 ms of sound each) spoken at a time; inf speaks the reply all at once.",
+        help="Units spoken at a time (each lasts 20 ms or more); inf speaks the reply all at once.",
         metavar="UNITS|inf",
     ),
 ]
@@ -70,6 +70,12 @@ Seed = Annotated[int, typer.Option(help="Of sampling and of random weights.", me
 System = Annotated[
     str | None,
     typer.Option(help="A system prompt.", metavar="TEXT", show_default="the model's own"),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="CPU threads.", metavar="NUMBER", show_default="1 for a small model, else torch's"
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error came from.")]
 
