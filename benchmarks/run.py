@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("-o", "--output", type=Path, metavar="FOLDER", help="where JSON, tables and plot go")
     add("--quick", action="store_true", help="fewer lengths and rounds")
     add("--repeats", type=int, metavar="N", help="rounds of everything")
+    add("--tokens", type=int, metavar="N", help="tokens of a reply")
+    add("--loadings", type=int, metavar="N", help="loadings from a folder; 0 writes none")
     add("--threads", type=int, metavar="N", help="CPU threads")
     add("--question", type=Path, metavar="FILE", help="a spoken question for (a)")
     options = parser.parse_args(arguments)

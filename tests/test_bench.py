@@ -40,6 +40,7 @@ LEAST = BenchSettings(
     positions=(2, 4),
     steps=1,
     reply_tokens=2,
+    loadings=1,
 )
 H100 = {"flops_per_s": 800e12, "bytes_per_s": 3.35e12}
 

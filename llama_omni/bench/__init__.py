@@ -43,6 +43,8 @@ def run_bench(
     output: str | PathLike[str] | None = None,
     quick: bool = False,
     repeats: int | None = None,
+    tokens: int | None = None,
+    loadings: int | None = None,
     threads: int | None = None,
     question: str | PathLike[str] | None = None,
     settings: BenchSettings | None = None,
@@ -57,6 +59,8 @@ def run_bench(
         output: a folder for `<preset>-<device>-<dtype>.json`, `.md` and `.png`; None keeps nothing.
         quick: fewer lengths and rounds.
         repeats: rounds, in place of the settings' own.
+        tokens: of the replies in (a), (c) and (d), in place of the settings' own.
+        loadings: from a folder, in place of the settings' own; 0 writes no folder.
         threads: as in `llama_omni.load`.
         question: a spoken question to use in (a), in place of made-up ones.
         settings: how much is measured, in place of `quick`'s choice.
@@ -72,8 +76,9 @@ def run_bench(
     """
     preset = preset or "tiny"
     chosen = settings or (QUICK if quick else BenchSettings())
-    if repeats is not None:
-        chosen = replace(chosen, repeats=repeats)
+    changed = {"repeats": repeats, "reply_tokens": tokens, "loadings": loadings}
+    changed = {name: value for name, value in changed.items() if value is not None}
+    chosen = replace(chosen, **changed)
     if output is not None:
         check_folder(Path(output))
     sound = None if question is None else audio.load(question)
@@ -82,9 +87,9 @@ def run_bench(
         result = _measure(preset, device, dtype, threads, chosen, sound, clock)
     finally:
         torch.set_num_threads(threads_before)
-    result["command"] = _command(
-        preset, result["machine"], quick=quick, repeats=repeats, question=question is not None
-    )
+    options: dict[str, Any] = {"repeats": repeats, "tokens": tokens, "loadings": loadings}
+    options["question"] = question and "FILE"  # no paths of this machine
+    result["command"] = _command(preset, result["machine"], options, quick=quick)
     _show(markdown(result))
     if output is not None:
         machine = result["machine"]
@@ -111,7 +116,7 @@ def _measure(
     random_s = clock() - begun
     memory = measure_memory(subject, settings)  # first: later parts hold more than a reply needs
     logger.info("measuring phase=load")
-    loadings = loading_s(subject, settings.repeats)
+    loadings = loading_s(subject, settings.loadings)
     logger.info("measuring phase=first_audio")
     first_audio = measure_first_audio(subject, settings, sound)
     logger.info("measuring phase=speech_cost")
@@ -142,13 +147,10 @@ def _show(page: str) -> None:
         console.out(page, highlight=False)
 
 
-def _command(
-    preset: str, machine: dict[str, Any], *, quick: bool, repeats: int | None, question: bool
-) -> str:
-    """Return the command that repeats a run, without the paths of this machine."""
+def _command(preset: str, machine: dict[str, Any], options: dict[str, Any], *, quick: bool) -> str:
+    """Return the command that repeats a run."""
     words = ["python -m benchmarks.run", f"--preset {preset}", f"--device {machine['device']}"]
     words += [f"--dtype {machine['dtype']}", f"--threads {machine['threads']}"]
     words += ["--quick"] * quick
-    words += [] if repeats is None else [f"--repeats {repeats}"]
-    words += ["--question FILE"] * question
+    words += [f"--{name} {value}" for name, value in options.items() if value is not None]
     return " ".join(words)

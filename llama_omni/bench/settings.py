@@ -24,6 +24,7 @@ class BenchSettings:
     positions: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)  # index of the token being made
     steps: int = 8  # steps timed at a position in one round
     reply_tokens: int = ANSWER_TOKENS
+    loadings: int = 3  # times that the weights are read from a folder; 0 writes none
     offline_budget_s: float = 20.0  # recomputing at one position may take this long in all
 
     def __post_init__(self) -> None:

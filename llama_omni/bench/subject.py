@@ -84,7 +84,7 @@ def loading_s(subject: Subject, repeats: int) -> list[float]:
     It ends with a short reply that warms up. The files are still in the system's page cache, so
     this is reading without a disk. Empty where disk or memory has no room for a second copy.
     """
-    if not _second_copy_fits(subject):
+    if not repeats or not _second_copy_fits(subject):
         return []
     with _no_progress_bars(), _saved(subject) as folder:
         device = str(subject.device)
