@@ -56,6 +56,7 @@ def test_ask_hands_its_options_on(run, assistant, question):
                 "dtype": "float16",
                 "seed": 4,
                 "system": "Be brief.",
+                "threads": None,
             },
         )
     ]
