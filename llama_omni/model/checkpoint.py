@@ -10,7 +10,7 @@ import copy
 import importlib.util
 import json
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -19,16 +19,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers.models.whisper.modeling_whisper import sinusoids
 from transformers.utils import logging as transformers_logging
 
-from llama_omni.errors import CheckpointError
+from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.output_folder import folder_at_once, refuse_output
 from llama_omni.model.provenance import Meter, Progress, provenance
 from llama_omni.model.released import RELEASED_TYPE, read_released
-from llama_omni.model.safetensors_read import DTYPES, read_folder, read_json
+from llama_omni.model.safetensors_read import DTYPES, StoredTensor, read_folder, read_json
 from llama_omni.model.safetensors_write import NewTensor, write_folder
 from llama_omni.model.units import read_centroids
 from llama_omni.model.vocoder import UnitVocoder
@@ -216,14 +217,14 @@ def load_model(
             f"{folder} must hold tensor {_several(info['missing_keys'])}, got none"
         )
     if info["unexpected_keys"]:
-        name = min(info["unexpected_keys"])
+        path = _file_of(min(info["unexpected_keys"]), stored, folder)
         raise CheckpointError(
-            f"{stored[name].path} must hold no tensor that the model has no use for, "
+            f"{path} must hold no tensor that the model has no use for, "
             f"got {_several(info['unexpected_keys'])}"
         )
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"])
-        path = stored[name].path if name in stored else folder
+        path = _file_of(name, stored, folder)
         raise CheckpointError(
             f"tensor {name} in {path} must have shape {tuple(expected)}, got {tuple(found)}"
         )
@@ -245,7 +246,18 @@ def _native_config(folder: Path) -> OmniConfig:
         raise CheckpointError(
             f"model_type in {path} must be {OmniConfig.model_type!r}, got {kind!r}"
         )
-    return OmniConfig.from_pretrained(folder)
+    try:
+        return OmniConfig.from_pretrained(folder)
+    except ConfigError:
+        raise
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} must describe a model, got: {reason}") from error
+
+
+def _file_of(name: str, stored: Mapping[str, StoredTensor], folder: Path) -> Path:
+    """Return the file that holds a tensor; Transformers renames some, then it is the folder."""
+    return stored[name].path if name in stored else folder
 
 
 def _several(names: Collection[str]) -> str:

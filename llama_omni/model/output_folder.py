@@ -1,5 +1,6 @@
 """A folder that appears whole or not at all."""
 
+import glob
 import logging
 import os
 import shutil
@@ -11,7 +12,7 @@ from llama_omni.errors import OutputError
 
 logger = logging.getLogger(__name__)
 
-_ROOM_BYTES = 1 << 24  # on disk for small files
+_ROOM_BYTES = 1 << 27  # on disk for the small files beside
 
 
 @contextmanager
@@ -57,5 +58,5 @@ def refuse_output(output: Path) -> None:
             raise OutputError(f"{output} must be a new or empty folder, got one with files in it")
     elif output.exists():
         raise OutputError(f"{output} must be a new or empty folder, got a file")
-    for left in output.parent.glob(f".{output.name}.*.partial"):
+    for left in output.parent.glob(f".{glob.escape(output.name)}.*.partial"):
         logger.warning("left by a conversion that was killed, delete it: path=%s", left)

@@ -14,7 +14,7 @@ from llama_omni.errors import CheckpointError
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, file
 
 _PACKAGES = ("torch", "transformers", "safetensors", "numpy")
-_PIECE_BYTES = 1 << 24  # hashed at once
+_PIECE_BYTES = 1 << 22  # hashed at once
 
 
 class Meter:
@@ -50,7 +50,7 @@ def provenance(inputs: Iterable[Path], meter: Meter, **facts: str) -> dict[str, 
 
 def _fingerprint(path: Path, meter: Meter) -> dict[str, Any]:
     digest, num_bytes = hashlib.sha256(), 0
-    name = f"{path.resolve().parent.name}/{path.name}"
+    name = f"{path.parent.resolve().name}/{path.name}"
     try:
         with path.open("rb") as file:
             while piece := file.read(_PIECE_BYTES):

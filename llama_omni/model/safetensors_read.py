@@ -19,7 +19,7 @@ from llama_omni.errors import CheckpointError
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-PIECE_BYTES = 1 << 24  # how much of a tensor is in memory at once
+PIECE_BYTES = 1 << 22  # how much of a tensor is in memory at once
 
 _ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),

@@ -192,6 +192,19 @@ def test_saved_model_comes_back_bit_for_bit_from_several_shards(tied, tmp_path):
         assert not loaded.training
 
 
+@pytest.mark.parametrize(
+    "kind", [{"model_type": "qwen2"}, {"model_type": "qwen3_moe", "moe_intermediate_size": 16}],
+    ids=lambda kind: kind["model_type"],
+)  # fmt: skip
+def test_any_language_model_comes_back(kind, tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "vocab_size": 64}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "num_experts": 4, "head_dim": 8}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    model = random_model(small_config(**kind, **sizes, **tokens))
+    model.save_pretrained(tmp_path)
+    assert same(model, load_model(tmp_path))
+
+
 def test_load_model_casts_weights_but_not_rope(native):
     model = load_model(native, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
@@ -236,6 +249,11 @@ def test_load_model_names_what_is_wrong(native, capfd):
     edit_json(index, weight_map={key: file for key, file in names.items() if key not in lost})
     more = rf" and {len(lost) - 1} more" if len(lost) > 1 else ""
     refused(rf"native must hold tensor {min(lost)}{more}, got none")
+    config = json.loads((native / "config.json").read_text())
+    edit_json(native / "config.json", llm=config["llm"] | {"model_type": "unheard_of"})
+    refused("config.json must describe a model, got: .*unheard_of")
+    edit_json(native / "config.json", llm=config["llm"] | {"hidden_size": "wide"})
+    refused("config.json must describe a model, got: .*hidden_size")
     edit_json(native / "config.json", model_type="llama")
     refused("model_type in .* must be 'llama_omni', got 'llama'")
     (native / "config.json").write_text("{")
