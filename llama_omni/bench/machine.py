@@ -25,6 +25,8 @@ def describe(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(_memory_bytes() / 2**30),
+        # Of this process and all others: above the cores, somebody else was at work too.
+        "load_average": round(os.getloadavg()[0], 1),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),

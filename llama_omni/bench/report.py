@@ -50,7 +50,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"# {result['preset']} on {machine['device']}, {machine['dtype']}",
         "",
         f"- Hardware: {where}, threads used: {machine['threads']}, {machine['memory_gib']} GiB, "
-        f"{machine['system']}",
+        f"{machine['system']}; load average at the end {machine['load_average']}",
         f"- Versions: {versions}",
         f"- Command: `{result['command']}`",
         f"- Date: {machine['date']}",
