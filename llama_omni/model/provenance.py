@@ -4,11 +4,10 @@ import hashlib
 import platform
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from llama_omni import __version__
 from llama_omni.errors import CheckpointError
 
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, file
@@ -37,7 +36,7 @@ def provenance(inputs: Iterable[Path], meter: Meter, **facts: str) -> dict[str, 
         CheckpointError: an input cannot be read any more.
     """
     return {
-        "made_by": f"llama-omni {__version__}",
+        "made_by": f"llama-omni {_own_version()}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
         "inputs": [_fingerprint(path, meter) for path in inputs],
@@ -46,6 +45,13 @@ def provenance(inputs: Iterable[Path], meter: Meter, **facts: str) -> dict[str, 
             **{package: version(package) for package in _PACKAGES},
         },
     }
+
+
+def _own_version() -> str:
+    try:
+        return version("llama-omni")
+    except PackageNotFoundError:
+        return "from a source tree"
 
 
 def _fingerprint(path: Path, meter: Meter) -> dict[str, Any]:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from checkpoint_tools import same
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -17,6 +17,7 @@ shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
 
 
+@settings(deadline=None)  # a disk may be slow
 @given(st.lists(st.tuples(shapes, dtypes, dtypes), min_size=1, max_size=6), st.integers(1, 200))
 def test_the_library_reads_what_we_write(tmp_path_factory, tensors, max_shard_bytes):
     folder = tmp_path_factory.mktemp("written")
