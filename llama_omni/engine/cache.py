@@ -278,7 +278,8 @@ class SpeechCache(SlotCache):
             self._tables_tokens = self.capacity
         if self._tables is None:
             return None
-        return self._tables[0][:, : self.selection.visible], self._tables[1]
+        tokens = self.selection.visible // self.frames
+        return self._tables[0][:, :, :tokens], self._tables[1]
 
     def _all_stores(self) -> list[tuple[Tensor, ...]]:
         return [*self._stores, self._row_stores]

@@ -140,7 +140,7 @@ class SpeechDecoder(nn.Module):
         """Compute what the place embedding adds to the first layer's keys and values.
 
         Returns:
-            (heads, num_tokens * lambda, d) keys, rotated, of the place embedding alone at every
+            (heads, lambda, num_tokens, d) keys, rotated, of the place embedding alone at every
             frame position, and (heads, lambda, d) values; None without a place embedding. They
             depend on the weights only and serve all conversations.
         """
@@ -152,7 +152,9 @@ class SpeechDecoder(nn.Module):
         values = self._heads(layer.self_attn.v_proj(normed)[None])[0]
         positions = torch.arange(num_tokens * self.config.upsample_factor, device=normed.device)
         cos, sin = self.rotary_emb(normed, positions[None])  # (1, T * lambda, d)
-        return _rotate(keys.repeat(1, 1, num_tokens, 1), cos[:, None], sin[:, None])[0], values
+        rotated = _rotate(keys.repeat(1, 1, num_tokens, 1), cos[:, None], sin[:, None])[0]
+        by_place = rotated.unflatten(1, (num_tokens, -1)).transpose(1, 2).contiguous()
+        return by_place, values
 
     def _states(self, hidden: Tensor, tokens: Tensor | None) -> Float[Tensor, "B M H"]:
         states = self.input_proj(hidden)
@@ -191,18 +193,21 @@ class SpeechDecoder(nn.Module):
             table / self.rotary_emb.attention_scaling for table in self.rotary_emb(x, offsets)
         )  # (1, F, d)
         turned = _rotate(query[:, :, :, None], back_cos, -back_sin)  # (B, heads, L, F, d)
-        scores = (turned.flatten(2, 3) @ keys.transpose(-1, -2)).unflatten(2, (-1, factor))
-        scores = scores.transpose(-1, -2)  # (B, heads, L, T, F)
+        scores = turned.flatten(2, 3) @ keys.transpose(-1, -2)
+        scores = scores.unflatten(2, (-1, factor))  # (B, heads, L, F, T)
         tables = cache.place_tables(self)
         if tables is not None:
-            scores = scores + (query @ tables[0].transpose(-1, -2)).unflatten(-1, (-1, factor))
-        scores = scores.float() * (scales * attention.scaling)[:, None, None]
-        hidden_frames = ~cache.mask.unflatten(-1, (-1, factor))
-        scores = scores.masked_fill(hidden_frames, float("-inf"))
-        weights = scores.flatten(-2).softmax(-1).view_as(scores) * scales[:, None, None]
-        mixed = weights.sum(-1).to(x.dtype) @ values  # (B, heads, L, d)
+            places = query[:, :, None] @ tables[0].transpose(-1, -2)  # (B, heads, F, L, T)
+            scores = scores.add_(places.transpose(2, 3))
+        # From here on in place: these are the largest tensors of a step.
+        by_place = scales.transpose(1, 2)[:, None, None]  # (B, 1, 1, F, T)
+        unseen = ~cache.mask.unflatten(-1, (-1, factor)).transpose(-1, -2)  # (B, 1, L, F, T)
+        scores = scores.float().mul_(by_place * attention.scaling)
+        scores = scores.masked_fill_(unseen, float("-inf"))
+        weights = scores.flatten(-2).softmax(-1).view_as(scores).mul_(by_place)
+        mixed = weights.sum(-2).to(x.dtype) @ values  # (B, heads, L, d)
         if tables is not None:
-            mixed = mixed + weights.sum(-2).to(x.dtype) @ tables[1]
+            mixed = mixed + weights.sum(-1).to(x.dtype) @ tables[1]
         x = x + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         return x + layer.mlp(layer.post_attention_layernorm(x))
 
