@@ -313,7 +313,7 @@ def report(about: dict[str, Any], rows: dict[str, list[Row]]) -> str:
         "**The vocoders hold random weights**: no trained one exists here yet. Distances between "
         "systems on the same vocoder can be compared; their absolute size says nothing of speech."
         if about["random_weights"]
-        else "The vocoders are trained ones; the unit sequences are drawn, not spoken.",
+        else "The vocoders were given as folders; the unit sequences are drawn, not spoken.",
         "",
         "Distances are mean absolute differences of 80-band log-mel levels to the same reply "
         f"vocoded at once, within {SEAM_FRAMES} unit frames of a seam and overall. Delay: units "
