@@ -32,7 +32,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     middle.set_title(f"Time to first audio, question of {question_s:g} s")
     right.set_title("offline")
     handles, labels = middle.get_legend_handles_labels()
-    middle.legend(handles[::-1], labels[::-1], frameon=False, loc="upper left")
+    figure.legend(handles[::-1], labels[::-1], frameon=False, loc="outside right upper")
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
     where = machine["gpu"] or f"{machine['cpu']}, {threads}"
     figure.suptitle(f"{result['preset']}, random weights, {machine['dtype']}, {where}")
@@ -40,6 +40,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 def _draw_per_token(axes: Any, per_token: dict[str, Any]) -> None:
+    from matplotlib.ticker import LogLocator
+
     series = {
         "offline_s": ("offline: all frames again", COLOURS[5], "s"),
         "streaming_s": ("streaming", COLOURS[0], "o"),
@@ -59,6 +61,8 @@ def _draw_per_token(axes: Any, per_token: dict[str, Any]) -> None:
     axes.set_yscale("log")
     axes.set_xticks(positions, [f"{position:,}" for position in positions])
     axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="token of the reply", ylabel="ms per token", title="One token")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
