@@ -32,7 +32,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     middle.set_title(f"Time to first audio, question of {question_s:g} s")
     right.set_title("offline")
     handles, labels = middle.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], frameon=False, loc="outside right upper")
+    figure.legend(handles[::-1], labels[::-1], frameon=False, loc="outside right center")
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
     where = machine["gpu"] or f"{machine['cpu']}, {threads}"
     figure.suptitle(f"{result['preset']}, random weights, {machine['dtype']}, {where}")
