@@ -35,12 +35,12 @@ from torch import Tensor
 from llama_omni import __version__
 from llama_omni.bench.machine import cpu_name
 from llama_omni.bench.report import table
-from llama_omni.model.checkpoint import convert, empty_model
+from llama_omni.checkpoint import convert, empty_model
+from llama_omni.checkpoint.released import RELEASED_TYPE, released_name
+from llama_omni.checkpoint.released_encoder import openai_name
+from llama_omni.checkpoint.safetensors_write import NewTensor, write_folder
 from llama_omni.model.config import OmniConfig, SpeechDecoderConfig
 from llama_omni.model.presets import preset
-from llama_omni.model.released import RELEASED_TYPE, released_name
-from llama_omni.model.released_encoder import openai_name
-from llama_omni.model.safetensors_write import NewTensor, write_folder
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLE_S = 0.002

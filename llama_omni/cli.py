@@ -233,7 +233,7 @@ def convert(
     Reads shard by shard, so a model much larger than memory is fine.
     """
     with _one_line_errors(debug):
-        from llama_omni.model.checkpoint import convert as convert_checkpoint
+        from llama_omni.checkpoint import convert as convert_checkpoint
 
         _hush_transformers()
         with byte_bar() as progress:

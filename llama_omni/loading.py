@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from llama_omni.assistant import LlamaOmniAssistant
+from llama_omni.checkpoint.native import load_model, quiet_transformers, random_model
 from llama_omni.errors import ConfigError
-from llama_omni.model.checkpoint import load_model, random_model
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.presets import preset as model_preset
 from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer, random_tokenizer
@@ -69,7 +69,8 @@ def load(
         raise ConfigError(
             f"{folder} must hold a vocoder folder, found none; convert with --vocoder"
         )
-    vocoder = UnitVocoder.from_pretrained(folder / "vocoder")
+    with quiet_transformers():
+        vocoder = UnitVocoder.from_pretrained(folder / "vocoder")
     return _ready(omni, load_tokenizer(folder), vocoder, system, threads)
 
 

@@ -42,7 +42,7 @@ def golden_tensors(golden) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="session")
 def golden_model(golden, tmp_path_factory):
     """The reference's tiny model, converted from its official layout."""
-    from llama_omni.model.checkpoint import convert, load_model
+    from llama_omni.checkpoint import convert, load_model
 
     folder = tmp_path_factory.mktemp("converted") / "model"
     convert(source=golden / "omni", output=folder)

@@ -26,10 +26,10 @@ from llama_omni.bench.per_token import PROMPT_POSITIONS, _LongReply, affordable
 from llama_omni.bench.roofline import Rates, roofline
 from llama_omni.bench.settings import Spread
 from llama_omni.bench.subject import random_subject, spoken_question
+from llama_omni.checkpoint import empty_model
 from llama_omni.engine.cache import SpeechCache
 from llama_omni.errors import ConfigError, OutputError
 from llama_omni.interfaces import Timings
-from llama_omni.model.checkpoint import empty_model
 from llama_omni.model.presets import preset
 from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
 

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import WhisperConfig
+from transformers import initialization as init
 from transformers.audio_utils import mel_filter_bank
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 
 from llama_omni.errors import InputError
 
@@ -64,7 +65,16 @@ class SpeechEncoder(WhisperEncoder):
 
     def __init__(self, config: WhisperConfig) -> None:
         super().__init__(config)
+        self.embed_positions = Sinusoids(config.max_source_positions, config.d_model)
+        self.embed_positions.requires_grad_(False)
         self.window = 2 * config.max_source_positions  # mel frames
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Sinusoids):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -105,3 +115,12 @@ class SpeechEncoder(WhisperEncoder):
         for layer in self.layers:
             hidden = layer(hidden, mask)
         return self.layer_norm(hidden)
+
+
+class Sinusoids(nn.Embedding):
+    """Whisper's positions; a class of its own, as Transformers would draw them at random."""
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Fill in the sinusoids."""
+        init.copy_(self.weight, sinusoids(*self.weight.shape))

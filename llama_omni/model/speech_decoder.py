@@ -62,6 +62,7 @@ class SpeechDecoder(nn.Module):
             rms_norm_eps=config.rms_norm_eps,
             rope_parameters=dict(config.rope_parameters),
             num_hidden_layers=config.num_layers,
+            max_position_embeddings=2**20,  # frames; far beyond any reply
         )
         layer_config._attn_implementation = "sdpa"
         self.layers = nn.ModuleList(

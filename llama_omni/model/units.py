@@ -119,14 +119,14 @@ def _unpickle(path: Path) -> np.ndarray:
     try:
         import joblib
     except ImportError as error:
-        raise MissingExtraError("joblib", "dev", "a pickled k-means file") from error
+        raise MissingExtraError("joblib", "data", "a pickled k-means file") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an old scikit-learn made it; only centres are used
             model: Any = joblib.load(path)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] == "sklearn":
-            raise MissingExtraError("scikit-learn", "dev", "a pickled k-means file") from error
+            raise MissingExtraError("scikit-learn", "data", "a pickled k-means file") from error
         raise CheckpointError(f"{path} must be a readable pickle, got: {error}") from error
     except _UNPICKLING_ERRORS as error:
         raise CheckpointError(f"{path} must be a readable pickle, got: {error!r}") from error

@@ -21,7 +21,7 @@ def test_convert_hands_its_arguments_on(run, monkeypatch, tmp_path):
         progress(1, 2, "model.layers.0")
         calls.append(options)
 
-    monkeypatch.setattr("llama_omni.model.checkpoint.convert", convert)
+    monkeypatch.setattr("llama_omni.checkpoint.convert", convert)
     code, out, _ = run(
         *("convert", "released", "-o", tmp_path / "native", "--speech-encoder", "large-v3.pt"),
         *("--vocoder", "g_1", "--vocoder-config", "v.json", "--kmeans", "k.npy", "--trust-pickle"),
@@ -45,7 +45,7 @@ def test_convert_refuses_in_one_line(run, monkeypatch):
     def convert(**_):
         raise CheckpointError("model.norm must be there, got nothing")
 
-    monkeypatch.setattr("llama_omni.model.checkpoint.convert", convert)
+    monkeypatch.setattr("llama_omni.checkpoint.convert", convert)
     code, out, err = run("convert", "released", "-o", "native")
     assert (code, out) == (2, "")
     assert err == "llama-omni: error: model.norm must be there, got nothing\n"

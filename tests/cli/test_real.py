@@ -130,7 +130,7 @@ def test_a_released_checkpoint_is_converted_and_asked(run, question, tmp_path):
 @pytest.fixture(scope="module")
 def native(tmp_path_factory):
     """Make a native folder of several shards."""
-    from llama_omni.model.checkpoint import random_model
+    from llama_omni.checkpoint import random_model
     from llama_omni.model.presets import preset
 
     folder = tmp_path_factory.mktemp("native")

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from llama_omni.checkpoint import random_model
 from llama_omni.engine.context import Context, SpokenTurn
 from llama_omni.engine.step import Stepper
 from llama_omni.errors import CapacityError
-from llama_omni.model.checkpoint import random_model
 from llama_omni.model.omni import SPEECH_TOKEN
 from llama_omni.model.presets import preset
 

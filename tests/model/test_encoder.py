@@ -61,3 +61,15 @@ def test_log_mel_of_silence_is_finite_and_flat():
     mel = log_mel(torch.zeros(1, 1600), num_mels=128)
     assert mel.shape == (1, 128, 10)
     assert mel.unique().tolist() == [-1.5]
+
+
+def test_positions_are_whispers_sinusoids_however_the_encoder_is_built(encoder):
+    from transformers.models.whisper.modeling_whisper import sinusoids
+
+    from llama_omni.model.omni import OmniModel
+    from llama_omni.model.presets import preset
+
+    torch.testing.assert_close(encoder.embed_positions.weight, sinusoids(40, 16))
+    whole = OmniModel(preset("tiny")).encoder.embed_positions.weight
+    torch.testing.assert_close(whole, sinusoids(*whole.shape))
+    assert not whole.requires_grad

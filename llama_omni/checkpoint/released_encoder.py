@@ -15,8 +15,14 @@ import torch
 from torch import Tensor
 from transformers import WhisperConfig
 
+from llama_omni.checkpoint.safetensors_read import (
+    DTYPES,
+    PIECE_BYTES,
+    Source,
+    read_folder,
+    read_json,
+)
 from llama_omni.errors import CheckpointError
-from llama_omni.model.safetensors_read import DTYPES, PIECE_BYTES, Source, read_folder, read_json
 
 _LAYER_PARTS = {  # ours (Hugging Face's) -> openai's
     "self_attn.q_proj": "attn.query",

@@ -18,10 +18,10 @@ from checkpoint_tools import (
 )
 from safetensors.torch import load_file, save_file
 
+from llama_omni.checkpoint import convert, load_model, random_model
+from llama_omni.checkpoint.safetensors_read import read_header
 from llama_omni.errors import CheckpointError, OutputError
-from llama_omni.model.checkpoint import convert, load_model, random_model
 from llama_omni.model.omni import OmniModel
-from llama_omni.model.safetensors_read import read_header
 from llama_omni.model.vocoder import UnitVocoder
 
 

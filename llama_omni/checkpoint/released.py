@@ -11,10 +11,10 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import LlamaConfig, WhisperConfig
 
+from llama_omni.checkpoint.released_encoder import ReleasedEncoder, encoder_in_shards, read_encoder
+from llama_omni.checkpoint.safetensors_read import DTYPES, Source, read_folder, read_json
 from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.model.config import AdapterConfig, OmniConfig, SpeechDecoderConfig
-from llama_omni.model.released_encoder import ReleasedEncoder, encoder_in_shards, read_encoder
-from llama_omni.model.safetensors_read import DTYPES, Source, read_folder, read_json
 
 RELEASED_TYPE = "omni_speech2s_llama"
 

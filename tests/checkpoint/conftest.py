@@ -5,7 +5,7 @@ import shutil
 import pytest
 from checkpoint_tools import OMNI, small_config
 
-from llama_omni.model.checkpoint import random_model
+from llama_omni.checkpoint import random_model
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import torch
 from checkpoint_tools import ENCODER, OMNI, assert_parity, drop_encoder, small_config
 from safetensors.torch import load_file, save_file
 
+from llama_omni.checkpoint import convert, load_model, random_model
+from llama_omni.checkpoint.released_encoder import openai_name
 from llama_omni.errors import CheckpointError
-from llama_omni.model.checkpoint import convert, load_model, random_model
 from llama_omni.model.omni import OmniModel
-from llama_omni.model.released_encoder import openai_name
 
 
 def hugging_face_whisper(folder: Path, like: OmniModel, prefix: str) -> None:

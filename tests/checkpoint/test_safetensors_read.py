@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from llama_omni.checkpoint import convert
+from llama_omni.checkpoint.safetensors_read import read_header
 from llama_omni.errors import CheckpointError
-from llama_omni.model.checkpoint import convert
-from llama_omni.model.safetensors_read import read_header
 
 
 @pytest.mark.parametrize("index", [True, False], ids=["index", "no index"])

@@ -2,9 +2,9 @@ import pytest
 import torch
 from checkpoint_tools import edit_json, edit_tensors
 
+from llama_omni.checkpoint import convert, load_model
+from llama_omni.checkpoint.safetensors_read import read_header
 from llama_omni.errors import CheckpointError
-from llama_omni.model.checkpoint import convert, load_model
-from llama_omni.model.safetensors_read import read_header
 
 
 def rename_tensor(tensors):

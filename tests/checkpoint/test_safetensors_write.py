@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from llama_omni.model import released_encoder, safetensors_read
-from llama_omni.model.checkpoint import convert, load_model
-from llama_omni.model.safetensors_read import read_folder, read_header
-from llama_omni.model.safetensors_write import NewTensor, write_folder
+from llama_omni.checkpoint import convert, load_model, released_encoder, safetensors_read
+from llama_omni.checkpoint.safetensors_read import read_folder, read_header
+from llama_omni.checkpoint.safetensors_write import NewTensor, write_folder
 
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])

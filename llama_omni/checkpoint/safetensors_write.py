@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llama_omni.checkpoint.safetensors_read import DTYPES, INDEX_NAME, SINGLE_NAME, Source
 from llama_omni.errors import CheckpointError
-from llama_omni.model.safetensors_read import DTYPES, INDEX_NAME, SINGLE_NAME, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
