@@ -90,7 +90,7 @@ class LlamaOmniAssistant:
             AudioError: the sound cannot be used; the message says why and what could.
         """
         limits = {
-            "min_s": self.model.config.adapter.stack / 50,
+            "min_s": self.model.config.adapter.stack / audio.ENCODER_RATE,
             "max_s": self.model.config.window_s,
         }
         if isinstance(question, Turn):

@@ -40,7 +40,9 @@ PresetName = Annotated[
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Try a --preset without its weights.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:1; mps on a Mac.", metavar="NAME")
+]
 DtypeName = Annotated[Dtype, typer.Option(help="Number format; auto suits the device.")]
 StoredDtype = Annotated[Dtype, typer.Option(help="Number format; auto keeps that of the files.")]
 ChunkSize = Annotated[

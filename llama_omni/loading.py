@@ -119,7 +119,11 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device must be auto, cpu or cuda[:N], got {name!r}") from error
+        raise ConfigError(f"device must be auto, cpu, cuda[:N] or mps, got {name!r}") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device must be auto, cpu, cuda[:N] or mps, got {name!r}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device 'mps' must exist, found none")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {name!r} must exist, found {torch.cuda.device_count()} CUDA devices"

@@ -43,6 +43,9 @@ class SlotCache(Cache):
         frames: cache columns per token: 1 for the LLM, lambda for the speech decoder.
         max_tokens: longest a slot may get, in tokens.
         first_layer: `layer_idx` of the first layer stored here.
+
+    `keep` is False: the last slot freed gives storage back. Where captured graphs hold addresses it
+    is set to True, and storage stays.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class SlotCache(Cache):
         self.dtype, self.device = dtype, device
         self.frames, self.max_tokens = frames, max_tokens
         self.capacity = 0  # tokens
+        self.keep = False
         self.version = 0  # grows when storage moves: captured graphs hold addresses
         self.lengths: dict[int, int] = {}  # tokens in each slot that is in use
         self._shape = (heads, head_dim)
@@ -90,7 +94,7 @@ class SlotCache(Cache):
     def free(self, slot: int) -> None:
         """Give a slot back, empty: nothing of it may reach its next owner, not even a NaN."""
         used = self.lengths.pop(slot)
-        if not self.lengths:
+        if not self.lengths and not self.keep:
             self._resize(0, 0)
             return
         for store in self._all_stores():

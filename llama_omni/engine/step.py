@@ -73,6 +73,7 @@ class Stepper:
         self._frames = config.speech_decoder.upsample_factor
         on_cuda = device.type == "cuda"
         self._graphs = StepGraphs(device, capture=on_cuda) if graphs or on_cuda else None
+        self.llm_cache.keep = self.speech_cache.keep = self._graphs is not None
 
     @torch.inference_mode()
     def prefill(self, slot: int, embeddings: Float[Tensor, "P D"]) -> Float[Tensor, "1 D"]:
@@ -122,23 +123,34 @@ class Stepper:
         self.speech_cache.advance(speech_slots, 1)
         return _unpack(packed)
 
-    def warm_up(self, *, tokens: int, rows: int = 1) -> None:
-        """Capture what replies of up to `tokens` tokens will need, before anyone waits for it."""
+    def warm_up(self, *, tokens: int, prompt: int = 400, rows: int = 1) -> None:
+        """Capture what replies of up to `tokens` tokens will need, before anyone waits for it.
+
+        Args:
+            tokens: of each reply.
+            prompt: LLM positions in front of it; other buckets are captured when first met.
+            rows: replies at a time.
+        """
         if self._graphs is None:
             return
+        tokens = min(tokens, self.speech_cache.max_tokens)
+        prompt = min(prompt, self.llm_cache.max_tokens - tokens)
         llm_slots = [self.llm_cache.allocate() for _ in range(rows)]
         speech_slots = [self.speech_cache.allocate() for _ in range(rows)]
-        self.llm_cache.reserve(slots=rows, tokens=min(tokens, self.llm_cache.max_tokens))
-        self.speech_cache.reserve(slots=rows, tokens=min(tokens, self.speech_cache.max_tokens))
-        pairs = zip(llm_slots, speech_slots, strict=True)
+        self.llm_cache.reserve(slots=rows, tokens=prompt + tokens)
+        self.speech_cache.reserve(slots=rows, tokens=tokens)
+        pairs = list(zip(llm_slots, speech_slots, strict=True))
         batch = [Row(llm_slot=llm, speech_slot=speech) for llm, speech in pairs]
-        length = 1
-        while length < tokens:
-            for llm, speech in zip(llm_slots, speech_slots, strict=True):
-                self.llm_cache.lengths[llm] = self.speech_cache.lengths[speech] = length - 1
-            self.step(batch, [0] * rows)
-            length = bucket(length) + 1
-        for llm, speech in zip(llm_slots, speech_slots, strict=True):
+        met: set[tuple[int, int]] = set()
+        for made in range(1, tokens):
+            needs = bucket(prompt + made), bucket(made + 1)
+            if needs not in met:
+                met.add(needs)
+                for llm, speech in pairs:
+                    self.llm_cache.lengths[llm] = prompt + made - 1
+                    self.speech_cache.lengths[speech] = made
+                self.step(batch, [0] * rows)
+        for llm, speech in pairs:
             self.llm_cache.free(llm)
             self.speech_cache.free(speech)
 

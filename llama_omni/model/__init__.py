@@ -2,8 +2,8 @@
 
 | step | value | shape | rate | file |
 | --- | --- | --- | --- | --- |
-| listen | waveform | (B, S) | 16 kHz | encoder.py |
-| --- | --- | --- | --- | --- |
+| listen | waveform | (B, S) | 16 kHz | audio.py (above) |
+| listen | log-mel | (B, n_mels, F) | 100 Hz | encoder.py |
 | encode | features | (B, N, E) | 50 Hz | encoder.py |
 | adapt | embeddings | (B, P, D), P = N // k | 10 Hz | adapter.py |
 | think | reply tokens, hidden states | (B, M), (B, M, D) | per token | omni.py (the LLM) |

@@ -26,7 +26,7 @@ class SpeechAdapter(nn.Module):
             N % stack frames (at most 80 ms for stack = 5) are dropped, as in the paper's code.
 
         Source:
-            Section 2.2, equation 1; reference `EncoderProjectorConcat`.
+            Section 2.2; reference `EncoderProjectorConcat`.
         """
         B, N, E = features.shape
         P = N // self.stack

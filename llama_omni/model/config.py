@@ -1,4 +1,4 @@
-"""The model's configuration: one composite `PretrainedConfig`, and the named sizes.
+"""The model's configuration: one composite `PretrainedConfig`.
 
 Unusual: unknown keys are refused (Transformers accepts them silently), and the two sub-configs of
 our own parts are frozen dataclasses, so that an impossible value never reaches a module.
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, PretrainedConfig, WhisperConfig
 
+from llama_omni.audio import ENCODER_RATE
 from llama_omni.errors import ConfigError
 
 
@@ -140,8 +141,8 @@ class OmniConfig(PretrainedConfig):
 
     @property
     def window_s(self) -> float:
-        """Seconds of sound that the encoder can take: 50 positions a second."""
-        return self.encoder.max_source_positions / 50
+        """Seconds of sound that the encoder can take."""
+        return self.encoder.max_source_positions / ENCODER_RATE
 
 
 _INHERITED = ("torch_dtype", "output_attentions", "is_encoder_decoder", "id2label", "label2id",

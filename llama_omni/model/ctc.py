@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llama_omni.errors import TargetError
-
-IGNORE = -100  # pads targets; 0 is a real unit
+from llama_omni.prompt import IGNORE  # pads targets, too: 0 is a real unit
 
 
 def collapse(alignment: Sequence[int], *, blank: int) -> list[int]:
@@ -138,7 +137,7 @@ def ctc_loss(
         TargetError: names the sample and why.
 
     Source:
-        Equation 4; reference `SpeechGeneratorCTC.forward`.
+        Section 2.4; reference `SpeechGeneratorCTC.forward`.
     """
     num_units = logits.shape[-1] - 1
     reasons = infeasible_targets(targets, frames, num_units=num_units)

@@ -16,11 +16,10 @@ from transformers import initialization as init
 from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder, sinusoids
 
+from llama_omni.audio import HOP, SAMPLE_RATE
 from llama_omni.errors import InputError
 
-SAMPLE_RATE = 16_000
 N_FFT = 400  # 25 ms
-HOP = 160  # 10 ms: 100 mel frames per second
 
 
 def log_mel(waveform: Float[Tensor, "B S"], *, num_mels: int) -> Float[Tensor, "B n_mels F"]:

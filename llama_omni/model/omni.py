@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
+from llama_omni.audio import HOP
 from llama_omni.errors import ConfigError, InputError
 from llama_omni.model.adapter import SpeechAdapter
 from llama_omni.model.config import OmniConfig
-from llama_omni.model.ctc import IGNORE, ctc_loss
+from llama_omni.model.ctc import ctc_loss
 from llama_omni.model.encoder import SpeechEncoder, feature_lengths, log_mel
 from llama_omni.model.speech_decoder import FrameEmbedding, SpeechDecoder
-
-SPEECH_TOKEN = -200  # marks the place of one spoken turn in a row of token ids
+from llama_omni.prompt import IGNORE, SPEECH_TOKEN
 
 
 @dataclass
@@ -106,7 +106,7 @@ class OmniModel(PreTrainedModel):
         num_mels, window = self.config.encoder.num_mel_bins, self.encoder.window
         B, S = waveform.shape
         if self.config.pad_to_window:
-            fitted = nn.functional.pad(waveform, (0, max(0, window * 160 - S)))[:, : window * 160]
+            fitted = nn.functional.pad(waveform, (0, max(0, window * HOP - S)))[:, : window * HOP]
             mel = log_mel(fitted, num_mels=num_mels)
             return mel, torch.full((B,), window, device=waveform.device)
         samples = [S] * B if lengths is None else lengths.tolist()
@@ -248,7 +248,7 @@ class OmniModel(PreTrainedModel):
             tokens' own embeddings if the decoder takes them, and the answers' lengths.
 
         Source:
-            Equation 3 (predicting); the released `forward` (labelled).
+            Algorithm 1 (predicting); the released `forward` (labelled).
         """
         which = ctc_states or self.config.ctc_states
         if which not in ("predicting", "labelled"):

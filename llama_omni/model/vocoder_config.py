@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from llama_omni.errors import ConfigError
 
-_GENERATORS = ("hifigan",)
+GENERATOR_NAMES = ("hifigan",)
 # What Transformers itself hands to a configuration.
 _INHERITED = {field.name for field in fields(PretrainedConfig)} | set(
     "model_type name_or_path _name_or_path _commit_hash torch_dtype attn_implementation "
@@ -89,8 +89,8 @@ class VocoderConfig(PretrainedConfig):
         """Refuse an impossible value of one field."""
         value = getattr(self, name)
         if name == "generator":
-            known = ", ".join(_GENERATORS)
-            _require(value in _GENERATORS, f"generator must be one of {known}, got {value!r}")
+            known = ", ".join(GENERATOR_NAMES)
+            _require(value in GENERATOR_NAMES, f"generator must be one of {known}, got {value!r}")
         elif name == "duration_dropout":
             _require(0.0 <= value < 1.0, f"duration_dropout must be in [0, 1), got {value}")
         elif name == "resblock_dilations":

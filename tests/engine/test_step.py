@@ -171,11 +171,27 @@ def test_prompt_beyond_the_positions_is_refused_before_it_is_read():
     assert stepper.llm_cache.lengths[slot] == 0
 
 
-def test_warm_up_leaves_no_slot_behind(llama):
+def test_warm_up_meets_every_key_that_a_reply_needs(llama):
     stepper = Stepper(llama, graphs=True)
-    stepper.warm_up(tokens=100, rows=2)
+    keys = []
+    run_graph = stepper._graphs.run
+    stepper._graphs.run = lambda key, *rest: (keys.append(key), run_graph(key, *rest))[1]
+    stepper.warm_up(tokens=70, prompt=40)
     assert not stepper.llm_cache.lengths
     assert not stepper.speech_cache.lengths
+    warmed = set(keys)
+    assert len(warmed) == 3  # 64 and 128 positions; 64 and 128 tokens
+    for _ in range(2):  # storage stays between replies, so graphs stay valid
+        keys.clear()
+        row = Row(
+            llm_slot=stepper.llm_cache.allocate(), speech_slot=stepper.speech_cache.allocate()
+        )
+        result = stepper.first([row], stepper.prefill(row.llm_slot, torch.randn(40, 32)))
+        for _ in range(69):
+            result = stepper.step([row], result.tokens)
+        assert set(keys) <= warmed
+        stepper.llm_cache.free(row.llm_slot)
+        stepper.speech_cache.free(row.speech_slot)
 
 
 def test_engine_switches_the_llm_to_grouped_attention(llama):
