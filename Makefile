@@ -43,7 +43,7 @@ format: $(READY)  ## rewrite files in the house style
 	@$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## a small CPU run of the benchmarks
-	@$(BIN)/python -m benchmarks.run --preset tiny
+	@$(BIN)/python -m benchmarks.run --preset tiny --quick
 
 clean:  ## forget the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache demo

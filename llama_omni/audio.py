@@ -3,15 +3,15 @@
 Inside the package sound is mono float32 in [-1, 1]; what a model listens to is at `SAMPLE_RATE`.
 """
 
+import importlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from llama_omni.errors import AudioError, OutputError
@@ -92,6 +92,7 @@ def load(
 
 def _decode(file: Path, descriptor: int, max_s: float) -> tuple[NDArray[np.float32], int]:
     """Decode at most a block more than max_s seconds; return mono samples and their rate."""
+    soundfile = _library("soundfile")
     try:
         # A descriptor, not a name: soundfile would take a name's suffix for the format.
         with soundfile.SoundFile(descriptor, closefd=False) as source:
@@ -113,7 +114,7 @@ def _decode(file: Path, descriptor: int, max_s: float) -> tuple[NDArray[np.float
     return np.concatenate(pieces), rate
 
 
-def _blocks(source: soundfile.SoundFile, counted: bool) -> Iterator[NDArray[np.float32]]:
+def _blocks(source: Any, counted: bool) -> Iterator[NDArray[np.float32]]:
     """Yield the mean of the channels block by block.
 
     A FLAC written to a pipe has no count of frames; soundfile decodes its last block and then
@@ -123,7 +124,7 @@ def _blocks(source: soundfile.SoundFile, counted: bool) -> Iterator[NDArray[np.f
         block = np.full((_BLOCK, source.channels), np.nan, np.float32)
         try:
             block = source.read(out=block)
-        except soundfile.LibsndfileError:
+        except _library("soundfile").LibsndfileError:
             if counted:
                 raise
             block = block[: int(np.count_nonzero(~np.isnan(block[:, 0])))]
@@ -210,6 +211,7 @@ def save(path: str | os.PathLike[str], samples: NDArray[np.floating], sample_rat
         OutputError: The place cannot be written to, or the format cannot hold this.
         AudioError: The samples are not mono, or not finite.
     """
+    soundfile = _library("soundfile")
     target, (container, subtype) = Path(path), _format_of(path)
     if samples.ndim != 1:
         raise AudioError(f"audio must be mono, of shape (S,), got shape {samples.shape}")
@@ -300,7 +302,9 @@ class StreamResampler:
         self._stream = (
             None
             if source_rate == target_rate
-            else soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32", quality="HQ")
+            else _library("soxr").ResampleStream(
+                source_rate, target_rate, 1, dtype="float32", quality="HQ"
+            )
         )
 
     def push(self, piece: NDArray[np.float32], *, final: bool = False) -> NDArray[np.float32]:
@@ -329,3 +333,13 @@ def pcm16_decode(data: bytes) -> NDArray[np.float32]:
     if len(data) % 2:
         raise AudioError(f"16 bit PCM must be an even number of bytes, got {len(data)}")
     return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768.0)
+
+
+def _library(name: str) -> Any:
+    """Import what only sound files need: a machine that trains or measures may lack it."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:  # OSError: the package without its C library
+        raise AudioError(
+            f"sound files need the package {name}, got: {error}; pip install {name}"
+        ) from error

@@ -33,6 +33,19 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class _How:
+    """What all rows of a step have in common."""
+
+    speech: bool
+    greedy: bool
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "_How":
+        greedy = all(row.temperature == 0 for row in rows)
+        return cls(speech=rows[0].speech_slot is not None, greedy=greedy)
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What one step gave each row."""
 
@@ -99,7 +112,8 @@ class Stepper:
         speech_slots = _speech_slots(rows)
         if speech_slots:
             self.speech_cache.select(speech_slots, 1)
-        packed = self._speak(hidden, integers, floats, speech=bool(speech_slots))
+        how = _How.of(rows)
+        packed = self._speak(hidden, integers, floats, how)
         self.speech_cache.advance(speech_slots, 1)
         return _unpack(packed)
 
@@ -116,7 +130,7 @@ class Stepper:
             self.llm_cache.select(llm_slots, 1)
             if speech_slots:
                 self.speech_cache.select(speech_slots, 1)
-            packed = self._step(integers, floats, speech=bool(speech_slots))
+            packed = self._step(integers, floats, _How.of(rows))
         else:
             packed = self._graphed_step(rows, tokens)
         self.llm_cache.advance(llm_slots, 1)
@@ -157,10 +171,10 @@ class Stepper:
     # The computation
 
     def _step(
-        self, integers: Int[Tensor, "B 5"], floats: Float[Tensor, "B 2"], *, speech: bool
+        self, integers: Int[Tensor, "B 5"], floats: Float[Tensor, "B 2"], how: "_How"
     ) -> Int[Tensor, "B packed"]:
         embedded = self.model.get_input_embeddings()(integers[:, :1])  # (B, 1, D)
-        return self._speak(self._think(embedded)[:, -1], integers, floats, speech=speech)
+        return self._speak(self._think(embedded)[:, -1], integers, floats, how)
 
     def _think(self, embeddings: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         selection = self.llm_cache.selection
@@ -180,18 +194,20 @@ class Stepper:
         hidden: Float[Tensor, "B D"],
         integers: Int[Tensor, "B 5"],
         floats: Float[Tensor, "B 2"],
-        *,
-        speech: bool,
+        how: "_How",
     ) -> Int[Tensor, "B packed"]:
         logits = self.model.get_output_embeddings()(hidden)  # (B, V)
-        chosen = sample(
-            logits,
-            temperature=floats[:, 0],
-            top_p=floats[:, 1],
-            seed=integers[:, 1],
-            position=integers[:, 2],
-        )
-        if not speech:
+        if how.greedy:  # spares the sort of the whole vocabulary
+            chosen = logits.argmax(-1)
+        else:
+            chosen = sample(
+                logits,
+                temperature=floats[:, 0],
+                top_p=floats[:, 1],
+                seed=integers[:, 1],
+                position=integers[:, 2],
+            )
+        if not how.speech:
             return chosen[:, None]
         embedded = None
         if self._speaks_tokens:
@@ -238,7 +254,8 @@ class Stepper:
         )
         alone = size == 1  # one row reads its slot in place, without a gather
         which = (llm_slots[0], rows[0].speech_slot) if alone else None
-        key = (size, llm_seen, speech_seen, which, llm.version, speech.version)
+        how = _How.of(rows)
+        key = (size, how, llm_seen, speech_seen, which, llm.version, speech.version)
 
         def compute(integers: Tensor, floats: Tensor, slots: Tensor) -> Tensor:
             llm.use(
@@ -255,7 +272,7 @@ class Stepper:
                     integers[:, 4:] * self._frames + places,
                     speech_seen * self._frames,
                 )
-            return self._step(integers, floats, speech=bool(speech_slots))
+            return self._step(integers, floats, how)
 
         return self._graphs.run(key, compute, integers, floats, slots)[: len(rows)]
 
