@@ -13,6 +13,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from llama_omni.model.encoder import attention_bias
+
 GROUPED = "llama_omni_grouped"
 
 
@@ -48,23 +50,30 @@ def use_grouped_attention(llm: PreTrainedModel) -> None:
         llm.set_attn_implementation(GROUPED)
 
 
-def decoder_masks(config: Any, mask: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+def decoder_masks(
+    config: Any, mask: Tensor, positions: Tensor, dtype: torch.dtype
+) -> Tensor | dict[str, Tensor]:
     """Give a decoder the mask or masks that its kinds of layer expect.
 
     Args:
         config: the LLM's.
         mask: (B, 1, T, S) causal mask over cache columns.
         positions: (B, T) of the queries.
+        dtype: of the model.
     """
+    kind = config._attn_implementation
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
-        return mask
+        return attention_bias(mask, kind, dtype)
     columns = torch.arange(mask.shape[-1], device=mask.device)
     near = mask & (columns > positions[..., None] - window)[:, None]
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds:
-        return near
-    return {"full_attention": mask, "sliding_attention": near}
+        return attention_bias(near, kind, dtype)
+    return {
+        "full_attention": attention_bias(mask, kind, dtype),
+        "sliding_attention": attention_bias(near, kind, dtype),
+    }
 
 
 AttentionInterface.register(GROUPED, grouped_attention)

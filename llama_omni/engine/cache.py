@@ -87,19 +87,19 @@ class SlotCache(Cache):
     def allocate(self) -> int:
         """Take the lowest free slot; storage grows when there is none."""
         slot = next(i for i in range(len(self.lengths) + 1) if i not in self.lengths)
-        self.lengths[slot] = 0
         self.reserve(slots=slot + 1, tokens=min(FIRST_CAPACITY, self.max_tokens))
+        self.lengths[slot] = 0
         return slot
 
     def free(self, slot: int) -> None:
         """Give a slot back, empty: nothing of it may reach its next owner, not even a NaN."""
-        used = self.lengths.pop(slot)
-        if not self.lengths and not self.keep:
+        if len(self.lengths) == 1 and not self.keep:
             self._resize(0, 0)
-            return
-        for store in self._all_stores():
-            for tensor in store:
-                self._columns(tensor, slot, used).zero_()
+        else:  # all of it: a truncated or failed reply leaves more than its length says
+            for store in self._all_stores():
+                for tensor in store:
+                    tensor[slot].zero_()
+        del self.lengths[slot]
 
     def truncate(self, slot: int, tokens: int) -> None:
         """Forget what a slot holds beyond its first `tokens` tokens."""
@@ -124,8 +124,11 @@ class SlotCache(Cache):
         capacity = max(self.capacity, min(FIRST_CAPACITY, self.max_tokens))
         while capacity < tokens:
             capacity = min(2 * capacity, self.max_tokens)
-        if slots > self.num_slots or capacity > self.capacity:
-            self._resize(max(slots, self.num_slots), capacity)
+        room = self.num_slots
+        while room < slots:
+            room = max(1, 2 * room)
+        if room > self.num_slots or capacity > self.capacity:
+            self._resize(room, capacity)
 
     # One forward pass
 
@@ -192,9 +195,6 @@ class SlotCache(Cache):
         heads, head_dim = self._shape
         empty = torch.zeros(0, heads, 1, head_dim, dtype=self.dtype, device=self.device)
         return empty, empty.clone()
-
-    def _columns(self, tensor: Tensor, slot: int, tokens: int) -> Tensor:
-        return tensor[slot, :, : tokens * self.frames]
 
     def _resize(self, slots: int, capacity: int) -> None:
         columns = capacity * self.frames + 1
@@ -288,21 +288,26 @@ class SpeechCache(SlotCache):
     def _all_stores(self) -> list[tuple[Tensor, ...]]:
         return [*self._stores, self._row_stores]
 
-    def _columns(self, tensor: Tensor, slot: int, tokens: int) -> Tensor:
-        per_token = any(tensor is store for store in self._row_stores)
-        return tensor[slot, :, : tokens * (1 if per_token else self.frames)]
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of device memory that storage and the shared tables take now."""
+        return super().num_bytes + sum(t.numel() * t.element_size() for t in self._tables or ())
 
     def _resize(self, slots: int, capacity: int) -> None:
         keys, values, scales = (_grown(s, slots, capacity + 1) for s in self._row_stores)
-        self._row_stores = (keys, values, scales)
         super()._resize(slots, capacity)
+        self._row_stores = (keys, values, scales)
+        if not capacity:
+            self._tables, self._tables_tokens = None, 0
 
 
 def _grown(storage: Tensor, slots: int, columns: int) -> Tensor:
     """Copy storage into a larger or empty one; what was beyond stays zero."""
     _, heads, _, head_dim = storage.shape
-    grown = storage.new_zeros(slots, heads, columns, head_dim)
-    if slots:
-        kept_slots, kept = min(slots, len(storage)), min(columns, storage.shape[2]) - 1
-        grown[:kept_slots, :, :kept] = storage[:kept_slots, :, :kept]
-    return grown
+    # Plain tensors, also when a step grows them: an inference tensor could not be zeroed later.
+    with torch.inference_mode(False), torch.no_grad():
+        grown = storage.new_zeros(slots, heads, columns, head_dim)
+        if slots:
+            kept_slots, kept = min(slots, len(storage)), min(columns, storage.shape[2]) - 1
+            grown[:kept_slots, :, :kept] = storage[:kept_slots, :, :kept]
+        return grown

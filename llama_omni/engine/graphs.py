@@ -34,14 +34,21 @@ class StepGraphs:
     def __init__(self, device: torch.device, *, capture: bool) -> None:
         self._device, self._capture = device, capture
         self._graphs: dict[Hashable, tuple[Any, tuple[Tensor, ...], Tensor]] = {}
+        self._version: Hashable = None
         self._pool: Any = None  # one memory pool for all graphs: they never run side by side
 
-    def run(self, key: Hashable, compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def run(
+        self,
+        key: Hashable,
+        compute: Callable[..., Tensor],
+        *inputs: Tensor,
+        version: Hashable = None,
+    ) -> Tensor:
         """Run `compute(*inputs)` through the graph of `key`.
 
         Args:
-            key: everything the captured kernels depend on besides the inputs' values: shapes,
-                bucket sizes, and the caches' versions (captured kernels hold addresses).
+            key: what the captured kernels depend on besides the inputs' values: shapes, buckets.
+            version: of the storage whose addresses they hold; a new one drops every graph.
             compute: touches nothing but its inputs, the weights and the caches; no host reads.
             inputs: tensors whose values change from step to step.
 
@@ -50,6 +57,9 @@ class StepGraphs:
         """
         if not self._capture:
             return compute(*inputs)
+        if version != self._version:
+            self._graphs.clear()
+            self._version = version
         if key not in self._graphs:
             self._graphs[key] = self._captured(compute, inputs)
             if len(self._graphs) > MAX_GRAPHS:
@@ -63,7 +73,12 @@ class StepGraphs:
     def _captured(
         self, compute: Callable[..., Tensor], inputs: tuple[Tensor, ...]
     ) -> tuple[Any, tuple[Tensor, ...], Tensor]:
-        static = tuple(tensor.clone() for tensor in inputs)
+        with torch.cuda.device(self._device):  # capture and streams follow the current device
+            return self._capture_here(compute, tuple(tensor.clone() for tensor in inputs))
+
+    def _capture_here(
+        self, compute: Callable[..., Tensor], static: tuple[Tensor, ...]
+    ) -> tuple[Any, tuple[Tensor, ...], Tensor]:
         side = torch.cuda.Stream(self._device)
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):

@@ -16,7 +16,7 @@ class Phases:
     """
 
     def __init__(self, device: torch.device, clock: Callable[[], float]) -> None:
-        self._clock, self._cuda = clock, device.type == "cuda"
+        self._clock, self._device, self._cuda = clock, device, device.type == "cuda"
         self._spans: list[tuple[str, Any, Any]] = []
 
     @contextmanager
@@ -42,5 +42,5 @@ class Phases:
         if not self._cuda:
             return self._clock()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event

@@ -181,7 +181,7 @@ class Stepper:
         output = self.model.llm.get_decoder()(
             inputs_embeds=embeddings.to(self.model.dtype),
             attention_mask=decoder_masks(
-                self.model.config.llm, selection.mask, selection.positions
+                self.model.llm.config, selection.mask, selection.positions, self.model.dtype
             ),
             position_ids=selection.positions,
             past_key_values=self.llm_cache,
@@ -196,7 +196,7 @@ class Stepper:
         floats: Float[Tensor, "B 2"],
         how: "_How",
     ) -> Int[Tensor, "B packed"]:
-        logits = self.model.get_output_embeddings()(hidden)  # (B, V)
+        logits = self.model.token_logits(hidden)  # (B, V)
         if how.greedy:  # spares the sort of the whole vocabulary
             chosen = logits.argmax(-1)
         else:
@@ -255,7 +255,7 @@ class Stepper:
         alone = size == 1  # one row reads its slot in place, without a gather
         which = (llm_slots[0], rows[0].speech_slot) if alone else None
         how = _How.of(rows)
-        key = (size, how, llm_seen, speech_seen, which, llm.version, speech.version)
+        key = (size, how, llm_seen, speech_seen, which)
 
         def compute(integers: Tensor, floats: Tensor, slots: Tensor) -> Tensor:
             llm.use(
@@ -274,7 +274,10 @@ class Stepper:
                 )
             return self._step(integers, floats, how)
 
-        return self._graphs.run(key, compute, integers, floats, slots)[: len(rows)]
+        packed = self._graphs.run(
+            key, compute, integers, floats, slots, version=(llm.version, speech.version)
+        )
+        return packed[: len(rows)]
 
 
 def _speech_slots(rows: Sequence[Row]) -> list[int]:

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PretrainedConfig, WhisperConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llama_omni.audio import ENCODER_RATE
 from llama_omni.errors import ConfigError
+from llama_omni.prompt import prompt_template
 
 
 def _at_least_one(owner: Any, prefix: str, names: tuple[str, ...]) -> None:
@@ -50,6 +52,17 @@ class SpeechDecoderConfig:
     def __post_init__(self) -> None:
         names = ("upsample_factor", "num_units", "num_layers", "hidden_size", "num_heads")
         _at_least_one(self, "speech_decoder", (*names, "intermediate_size"))
+        if self.rms_norm_eps <= 0:
+            raise ConfigError(
+                f"speech_decoder.rms_norm_eps must be above 0, got {self.rms_norm_eps}"
+            )
+        kind = self.rope_parameters.get("rope_type", "default")
+        known = sorted({"default", *ROPE_INIT_FUNCTIONS})
+        if kind not in known:
+            raise ConfigError(
+                f"speech_decoder.rope_parameters.rope_type must be one of {', '.join(known)}, "
+                f"got {kind!r}"
+            )
         if self.hidden_size % self.num_heads or self.hidden_size // self.num_heads % 2:
             raise ConfigError(
                 "speech_decoder.hidden_size must be num_heads times an even number, "
@@ -103,10 +116,13 @@ class OmniConfig(PretrainedConfig):
         own = ("encoder", "llm", "adapter", "speech_decoder", "prompt", "pad_to_window")
         own = (*own, "max_positions", "ctc_states", "ctc_loss_weight")
         for key in kwargs:
-            if not (key.startswith("_") or hasattr(PretrainedConfig, key) or key in _INHERITED):
+            if not (key.startswith("_") or key in _INHERITED):
                 raise ConfigError(f"no field {key!r} in OmniConfig; it has {', '.join(own)}")
         if ctc_states not in ("predicting", "labelled"):
             raise ConfigError(f"ctc_states must be predicting or labelled, got {ctc_states!r}")
+        if ctc_loss_weight < 0:
+            raise ConfigError(f"ctc_loss_weight must be 0 or more, got {ctc_loss_weight}")
+        prompt_template(prompt)  # refuses unknown names
         if max_positions < 1:
             raise ConfigError(f"max_positions must be at least 1, got {max_positions}")
         self.encoder = _whisper(encoder)
@@ -145,8 +161,12 @@ class OmniConfig(PretrainedConfig):
         return self.encoder.max_source_positions / ENCODER_RATE
 
 
-_INHERITED = ("torch_dtype", "output_attentions", "is_encoder_decoder", "id2label", "label2id",
-              "problem_type", "tie_word_embeddings", "attn_implementation")  # fmt: skip
+# What Transformers itself writes into a config.json, besides the fields of its base class.
+_INHERITED = {item.name for item in fields(PretrainedConfig)} | {  # pyright: ignore
+    "attn_implementation", "auto_map", "id2label", "is_encoder_decoder", "label2id", "model_type",
+    "num_labels", "output_attentions", "problem_type", "quantization_config",
+    "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache",
+}  # fmt: skip
 
 
 def _own(kind: type, value: Any, name: str) -> Any:

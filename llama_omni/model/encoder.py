@@ -59,6 +59,16 @@ def feature_lengths(mel_lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
     return (mel_lengths + 1) // 2
 
 
+def attention_bias(mask: Tensor, implementation: str | None, dtype: torch.dtype) -> Tensor:
+    """Give a True-where-visible mask the form that an attention implementation takes.
+
+    SDPA (and what is built on it) takes booleans; eager attention adds its mask to the scores.
+    """
+    if implementation == "eager":
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+    return mask
+
+
 class SpeechEncoder(WhisperEncoder):
     """Whisper's encoder, with its weights and names, for any length up to its window."""
 
@@ -83,10 +93,10 @@ class SpeechEncoder(WhisperEncoder):
         """Encode log-mel frames.
 
         Args:
-            mel: (B, n_mels, F); F equal to the window runs Whisper's own forward, unmasked, as the
-                release does. A shorter F runs the same layers on the first positions.
-            mel_lengths: (B,) valid frames of each row where F is shorter than the window; what
-                lies beyond never influences a row. None: all are valid.
+            mel: (B, n_mels, F); rows that fill the window run Whisper's own forward, as the release
+                does. Anything shorter runs the same layers on the first positions.
+            mel_lengths: (B,) valid frames of each row; what lies beyond never influences it.
+                None: all are valid.
 
         Returns:
             (B, N, E) features at 50 Hz, N = (F + 1) // 2.
@@ -97,7 +107,7 @@ class SpeechEncoder(WhisperEncoder):
         F = mel.shape[-1]
         if F > self.window:
             raise InputError(f"mel must be at most {self.window} frames long, got {F}")
-        if F == self.window:
+        if F == self.window and (mel_lengths is None or bool((mel_lengths == F).all())):
             return cast(Tensor, super().forward(mel).last_hidden_state)
         if mel_lengths is None:
             mel_lengths = torch.full((mel.shape[0],), F, device=mel.device)
@@ -111,6 +121,7 @@ class SpeechEncoder(WhisperEncoder):
         if not bool((mel_lengths == F).all()):
             keys = torch.arange(N, device=mel.device) < feature_lengths(mel_lengths)[:, None]
             mask = keys[:, None, None, :].expand(-1, 1, N, -1)  # (B, 1, N, N)
+            mask = attention_bias(mask, self.config._attn_implementation, hidden.dtype)
         for layer in self.layers:
             hidden = layer(hidden, mask)
         return self.layer_norm(hidden)

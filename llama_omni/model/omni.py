@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from llama_omni.audio import HOP
-from llama_omni.errors import ConfigError, InputError
+from llama_omni.errors import ConfigError, InputError, TargetError
 from llama_omni.model.adapter import SpeechAdapter
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.ctc import ctc_loss
@@ -81,22 +81,52 @@ class OmniModel(PreTrainedModel):
         """Return the LLM's token embeddings."""
         return self.llm.get_input_embeddings()
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the LLM's token embeddings."""
+        self.llm.set_input_embeddings(value)
+
     def get_output_embeddings(self) -> nn.Module:
-        """Return the LLM's output layer."""
+        """Return the LLM's output layer; `token_logits` also does what its family does after it."""
         return self.llm.get_output_embeddings()
 
-    @torch.no_grad()
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load weights as Transformers does; the encoder comes frozen."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
+        model.encoder.requires_grad_(False)
+        return loaded
+
+    def train(self, mode: bool = True) -> "OmniModel":
+        """Switch to training; the frozen encoder stays as it is in use, without dropout."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def token_logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """Score the next token, with the scaling or capping that the LLM's family applies."""
+        config: Any = self.config.llm
+        logits = self.get_output_embeddings()(hidden)
+        if scaling := getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / scaling
+        if scale := getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * scale
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+            logits = (logits / cap).tanh() * cap
+        return logits
+
     def embed_speech(
         self, waveform: Float[Tensor, "B S"], lengths: Int[Tensor, " B"] | None = None
     ) -> list[Float[Tensor, "_ D"]]:
-        """Turn 16 kHz sound into speech embeddings, one tensor a row.
+        """Turn 16 kHz sound into speech embeddings, one tensor a row; the adapter can learn.
 
         Args:
             waveform: (B, S), padded on the right.
             lengths: (B,) samples of each row; None: all.
         """
         mel, mel_lengths = self.mel(waveform, lengths)
-        features = self.encoder(mel.to(self.dtype), mel_lengths)
+        with torch.no_grad():
+            features = self.encoder(mel.to(self.dtype), mel_lengths)
         return self.adapt(features, mel_lengths)
 
     def mel(
@@ -206,26 +236,34 @@ class OmniModel(PreTrainedModel):
             speech: see `merge`.
             attention_mask: see `merge`.
             labels: (B, I) unshifted answer tokens, -100 elsewhere; gives `lm_loss`.
-            units: (B, U) reduced target units padded with -100; gives `ctc_loss`.
+            units: (B, U) reduced target units padded with -100; gives `ctc_loss`. Needs labels,
+                which say where each answer is.
             ctc_states: overrides `config.ctc_states`.
             normaliser: what the CTC loss is divided by; None is this batch's unit count.
 
         Returns:
             Losses and logits; `loss` is `lm_loss + ctc_loss_weight * ctc_loss` of those given.
+
+        Raises:
+            TargetError: an answer is empty, or was cut at `config.max_positions` and so no longer
+                fits its units; names the sample.
         """
         merged = self.merge(input_ids, speech or [], attention_mask=attention_mask, labels=labels)
         hidden = self.llm.get_decoder()(
             inputs_embeds=merged.embeddings, attention_mask=merged.mask, use_cache=False
         ).last_hidden_state  # (B, T, D), after the final norm
-        logits = self.get_output_embeddings()(hidden)  # (B, T, V)
+        logits = self.token_logits(hidden)  # (B, T, V)
         output = OmniOutput(logits=logits, hidden=hidden)
         if labels is not None:
+            self._check_answers(labels, merged, spoken=units is not None)
             output.lm_loss = nn.functional.cross_entropy(
                 logits[:, :-1].flatten(0, 1).float(),
                 merged.labels[:, 1:].flatten(),
                 ignore_index=IGNORE,
             )
         if units is not None:
+            if labels is None:
+                raise InputError("units need labels, which say where each answer is; got none")
             states, tokens, lengths = self.answer_states(hidden, merged, ctc_states)
             unit_logits, frames = self.speech_decoder(
                 states, tokens, lengths=lengths, target_lengths=(units != IGNORE).sum(dim=1)
@@ -237,6 +275,19 @@ class OmniModel(PreTrainedModel):
         else:
             output.loss = output.ctc_loss if output.lm_loss is None else output.lm_loss
         return output
+
+    def _check_answers(self, labels: Tensor, merged: Merged, *, spoken: bool) -> None:
+        wanted = (labels != IGNORE).sum(dim=1).tolist()
+        found = (merged.labels[:, 1:] != IGNORE).sum(dim=1).tolist()
+        if not any(found):
+            raise TargetError("labels must mark an answer, got a batch without any")
+        for row, (before, after) in enumerate(zip(wanted, found, strict=True)):
+            if spoken and (after == 0 or after < before):
+                raise TargetError(
+                    f"sample {row}: an answer of {before} tokens must fit "
+                    f"max_positions={self.config.max_positions} behind its prompt, got room for "
+                    f"{after}; drop the sample or shorten its prompt"
+                )
 
     def answer_states(
         self, hidden: Float[Tensor, "B T D"], merged: Merged, ctc_states: str | None = None

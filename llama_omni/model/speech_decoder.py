@@ -175,13 +175,15 @@ class SpeechDecoder(nn.Module):
         attention, norm = layer.self_attn, layer.input_layernorm
         factor = self.config.upsample_factor
         cos, sin = rope[0][:, None], rope[1][:, None]  # (B, 1, L, d)
-        query = _rotate(self._heads(attention.q_proj(norm(x))), cos, sin)  # (B, heads, L, d)
+        query = attention.q_proj(norm(x)) * attention.scaling
+        query = _rotate(self._heads(query), cos, sin)  # (B, heads, L, d)
 
         # Frame f of token t has the key R(lambda t + f) (a_t + b_f) s_tf: a from its state, b from
-        # its place, s the norm's scale. Keep R(lambda t) a_t, the value of the state, and s.
+        # its place, s the norm's scale. Keep R(lambda t) a_t s_t0, its value likewise, and s: with
+        # its first frame's scale a row is as small as the keys it stands for, also in float16.
         variance = x.float().pow(2).mean(-1)
         scales = (variance + norm.variance_epsilon).rsqrt().unflatten(1, (-1, factor))  # (B, M, F)
-        normed = norm.weight * states
+        normed = norm.weight * (states * scales[..., :1]).to(x.dtype)
         keys = _rotate(
             self._heads(attention.k_proj(normed)), cos[:, :, ::factor], sin[:, :, ::factor]
         )  # (B, heads, M, d)
@@ -195,20 +197,21 @@ class SpeechDecoder(nn.Module):
         )  # (1, F, d)
         turned = _rotate(query[:, :, :, None], back_cos, -back_sin)  # (B, heads, L, F, d)
         scores = turned.flatten(2, 3) @ keys.transpose(-1, -2)
-        scores = scores.unflatten(2, (-1, factor))  # (B, heads, L, F, T)
+        # In place where possible: the scores are the largest tensors of a step.
+        scores = scores.unflatten(2, (-1, factor)).float()  # (B, heads, L, F, T)
+        by_place = scales.transpose(1, 2)[:, None, None]  # (B, 1, 1, F, T)
+        of_states = by_place / by_place[:, :, :, :1].clamp(min=1e-20)  # rows hold their s_t0
+        scores = scores.mul_(of_states)
         tables = cache.place_tables(self)
         if tables is not None:
             places = query[:, :, None] @ tables[0].transpose(-1, -2)  # (B, heads, F, L, T)
-            scores = scores.add_(places.transpose(2, 3))
-        # From here on in place: these are the largest tensors of a step.
-        by_place = scales.transpose(1, 2)[:, None, None]  # (B, 1, 1, F, T)
+            scores = scores.addcmul_(places.transpose(2, 3).float(), by_place)
         unseen = ~cache.mask.unflatten(-1, (-1, factor)).transpose(-1, -2)  # (B, 1, L, F, T)
-        scores = scores.float().mul_(by_place * attention.scaling)
         scores = scores.masked_fill_(unseen, float("-inf"))
-        weights = scores.flatten(-2).softmax(-1).view_as(scores).mul_(by_place)
-        mixed = weights.sum(-2).to(x.dtype) @ values  # (B, heads, L, d)
+        weights = scores.flatten(-2).softmax(-1).view_as(scores)
+        mixed = (weights * of_states).sum(-2).to(x.dtype) @ values  # (B, heads, L, d)
         if tables is not None:
-            mixed = mixed + weights.sum(-1).to(x.dtype) @ tables[1]
+            mixed = mixed + weights.mul_(by_place).sum(-1).to(x.dtype) @ tables[1]
         x = x + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         return x + layer.mlp(layer.post_attention_layernorm(x))
 

@@ -175,7 +175,10 @@ def test_warm_up_meets_every_key_that_a_reply_needs(llama):
     stepper = Stepper(llama, graphs=True)
     keys = []
     run_graph = stepper._graphs.run
-    stepper._graphs.run = lambda key, *rest: (keys.append(key), run_graph(key, *rest))[1]
+    stepper._graphs.run = lambda key, *rest, **more: (
+        keys.append((key, more["version"])),
+        run_graph(key, *rest, **more),
+    )[1]
     stepper.warm_up(tokens=70, prompt=40)
     assert not stepper.llm_cache.lengths
     assert not stepper.speech_cache.lengths
