@@ -121,7 +121,7 @@ class LlamaOmniAssistant:
             features = model.encoder(mel.to(model.dtype), lengths)
         with phases("adapt_s"):
             embeddings = model.adapt(features, lengths)[0]
-        return SpokenTurn.of(embeddings)
+        return SpokenTurn.of(sound, embeddings)
 
 
 class OmniConversation:
@@ -134,6 +134,7 @@ class OmniConversation:
         self._context: Context | None = None
         self._cancelled = threading.Event()
         self._running = False
+        self._closed = False  # while a reply was running
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -150,28 +151,32 @@ class OmniConversation:
     ) -> Iterator[ReplyEvent]:
         """Answer, event by event. Closing the iterator cancels the reply.
 
-        What was generated joins the history, also of a cancelled reply.
+        What was generated joins the history, also of a cancelled reply; a question that failed
+        does not.
 
         Raises:
             AudioError: the sound cannot be used.
             InputError: another reply of this conversation is running.
             CapacityError: the conversation is longer than the model's positions.
         """
-        if self._running:
-            raise InputError("a conversation gives one reply at a time; cancel the running one")
-        assistant, clock = self._assistant, self._assistant.clock
-        turn = assistant.hear(question)
-        self._cancelled.clear()
+        self._refuse_while_running()
+        turn = self._assistant.hear(question)
+        self._cancelled.clear()  # now, not at the first event: a cancel may come before it
+        return self._answer(turn, options or ReplyOptions())
+
+    def _answer(self, turn: Turn, options: ReplyOptions) -> Iterator[ReplyEvent]:
+        self._refuse_while_running()
         self._running = True
+        assistant, clock = self._assistant, self._assistant.clock
         started = clock()
         builder = None
         asked = len(self._turns)
+        self._turns.append(turn)
         try:
-            self._turns.append(turn)
             phases = Phases(assistant.model.device, clock)
-            state = self._read_prompt(phases)
+            context, state = self._read_prompt(phases)
             builder = ReplyBuilder(
-                options or ReplyOptions(),
+                options,
                 vocoder=assistant.vocoder,
                 decode=assistant.tokenizer.decode,
                 stop_ids=assistant.model.config.stop_token_ids,
@@ -179,21 +184,33 @@ class OmniConversation:
                 started=started,
                 phases=phases,
             )
-            context = self._context
-            assert context is not None
-            yield from generate(
-                assistant.stepper, context, builder, state, self._cancelled.is_set, clock
-            )
-        finally:
-            self._running = False
-            if builder is None or not builder.tokens:
+            cancelled = self._cancelled.is_set
+            for event in generate(assistant.stepper, context, builder, state, cancelled, clock):
+                if isinstance(event, ReplyDone):
+                    self._conclude(builder)  # whoever sees the reply may ask again at once
+                yield event
+        except Exception:
+            if builder is None or not builder.tokens:  # as if it had never been asked
                 del self._turns[asked:]
                 self._spoken.pop(asked, None)
-            else:
-                reply = builder.reply()
-                self._turns.append(
-                    Turn(role="assistant", text=reply.text, token_ids=reply.token_ids)
-                )
+            raise
+        finally:
+            self._conclude(builder)
+
+    def _conclude(self, builder: ReplyBuilder | None) -> None:
+        if not self._running:
+            return
+        self._running = False
+        if builder is not None and builder.tokens:
+            self._turns.append(
+                Turn(role="assistant", text=builder.text, token_ids=tuple(builder.tokens))
+            )
+        if self._closed:
+            self.close()
+
+    def _refuse_while_running(self) -> None:
+        if self._running:
+            raise InputError("a conversation gives one reply at a time; cancel the running one")
 
     def reply(self, question: Question, options: ReplyOptions | None = None) -> Reply:
         """Answer, all at once."""
@@ -204,12 +221,15 @@ class OmniConversation:
         self._cancelled.set()
 
     def close(self) -> None:
-        """Give back what the conversation holds on the device."""
-        if self._context is not None:
+        """Give back what the conversation holds on the device; a running reply is cancelled."""
+        self._closed = self._running
+        if self._running:
+            self._cancelled.set()
+        elif self._context is not None:
             self._context.close()
             self._context = None
 
-    def _read_prompt(self, phases: Phases) -> torch.Tensor:
+    def _read_prompt(self, phases: Phases) -> tuple[Context, torch.Tensor]:
         assistant = self._assistant
         for index, turn in enumerate(self._turns):
             if turn.audio is not None and index not in self._spoken:
@@ -223,7 +243,8 @@ class OmniConversation:
         if self._context is None:
             self._context = Context(assistant.stepper)
         with phases("prefill_s"):
-            return self._context.read(prompt, [self._spoken[i] for i in sorted(self._spoken)])
+            state = self._context.read(prompt, [self._spoken[i] for i in sorted(self._spoken)])
+        return self._context, state
 
 
 def _last(events: Iterator[ReplyEvent]) -> Reply:

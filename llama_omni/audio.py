@@ -175,7 +175,7 @@ def check(
     peak = float(np.abs(samples).max(initial=0.0))
     if peak > _MAX_PEAK:
         raise AudioError(f"{name} must lie in [-1, 1], got a peak of {peak:g}")
-    return samples.astype(np.float32, copy=False)
+    return np.require(samples, np.float32, ["C", "W"])  # what torch can share
 
 
 def _check_rate(sample_rate: int, name: str) -> None:

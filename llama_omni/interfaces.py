@@ -59,6 +59,8 @@ class ReplyOptions:
             raise ConfigError(f"temperature must be 0 or more, got {self.temperature}")
         if not 0.0 < self.top_p <= 1.0:
             raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"seed must be a 64-bit integer, got {self.seed}")
         if self.units_per_token is not None and not self.units_per_token > 0:
             raise ConfigError(f"units_per_token must be above 0, got {self.units_per_token}")
 
@@ -86,7 +88,11 @@ class AudioDelta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timings:
-    """Seconds of a monotonic clock from the moment the question was complete."""
+    """Where the time went, in seconds of a monotonic clock.
+
+    `first_..._s` and `total_s` count from the moment the question was decoded and complete, and
+    include what the reader of the events took; the others are the time of their phase alone.
+    """
 
     mel_s: float = 0.0
     encode_s: float = 0.0
@@ -99,6 +105,12 @@ class Timings:
     first_vocode_s: float | None = None  # the vocoder's own time on the first chunk
     first_audio_s: float | None = None  # None: the reply holds no sound
     total_s: float = 0.0
+
+    @property
+    def work_s(self) -> float:
+        """Seconds of work: all phases, without what the reader of the events took."""
+        heard = self.mel_s + self.encode_s + self.adapt_s
+        return heard + self.prefill_s + self.decode_s + self.vocode_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -124,7 +136,7 @@ class Reply:
     @property
     def real_time_factor(self) -> float | None:
         """Seconds of work per second of sound; None without sound."""
-        return self.timings.total_s / self.duration_s if len(self.audio) else None
+        return self.timings.work_s / self.duration_s if len(self.audio) else None
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the sound; the format follows the file's suffix. The file appears whole or not."""

@@ -14,6 +14,7 @@ from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer, random_tok
 from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
 
 EMBEDDED = Path(__file__).parent / "assets" / "tiny"
+TORCHS_THREADS = torch.get_num_threads()  # before anything here has changed it
 SMALL_MODEL = 100_000_000  # parameters
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,8 +61,9 @@ def load(
                 "(--random-weights), or give a model folder"
             )
         omni = random_model(config, device=place, dtype=kind, seed=seed)
-        torch.manual_seed(seed)
-        vocoder = UnitVocoder(vocoder_preset(preset or "tiny"))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            vocoder = UnitVocoder(vocoder_preset(preset or "tiny"))
         return _ready(omni, random_tokenizer(config), vocoder, system, threads)
     folder = _folder(model)
     omni = load_model(folder, device=place, dtype=kind)
@@ -81,10 +83,11 @@ def _ready(
     system: str | None,
     threads: int | None,
 ) -> LlamaOmniAssistant:
-    if threads is None and omni.device.type == "cpu" and omni.num_parameters() < SMALL_MODEL:
-        threads = 1  # more are slower than one for so small a model, by far on a busy machine
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if threads is None:
+        small = omni.device.type == "cpu" and omni.num_parameters() < SMALL_MODEL
+        # More are slower than one for so small a model, by far on a busy machine.
+        threads = 1 if small else TORCHS_THREADS
+    torch.set_num_threads(threads)
     vocoder.to(omni.device, omni.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
     assistant = LlamaOmniAssistant(omni, tokenizer, vocoder, system=system)
     assistant.warm_up()

@@ -2,6 +2,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 import llama_omni
 from llama_omni.errors import AudioError, CapacityError, ConfigError, InputError
@@ -157,6 +158,105 @@ def test_cancel_from_another_thread(assistant):
     thread.join()
     assert reply.finish_reason == "cancelled"
     chat.close()
+
+
+def test_whoever_sees_the_reply_may_ask_again_at_once(assistant):
+    chat = assistant.conversation()
+    for event in chat.stream(SOUND, SHORT):
+        if isinstance(event, ReplyDone):
+            break
+    assert [turn.role for turn in chat.turns] == ["user", "assistant"]
+    assert not assistant.stepper.speech_cache.lengths
+    assert len(chat.reply(OTHER, SHORT).token_ids) == 6
+    chat.close()
+
+
+def test_cancel_before_the_first_event_holds_and_keeps_the_question(assistant):
+    chat = assistant.conversation()
+    events = chat.stream(SOUND, SHORT)
+    chat.cancel()
+    assert [event.reply.finish_reason for event in events] == ["cancelled"]
+    assert [turn.role for turn in chat.turns] == ["user"]
+    assert chat.reply(OTHER, SHORT).finish_reason == "length"
+    chat.close()
+
+
+def test_close_during_a_reply_cancels_it_and_gives_everything_back(assistant):
+    chat = assistant.conversation()
+    events = chat.stream(SOUND, ReplyOptions(max_new_tokens=50))
+    next(events)
+    chat.close()
+    *_, last = events
+    assert last.reply.finish_reason == "cancelled"
+
+
+def test_storage_may_grow_and_slots_be_freed_while_others_talk(assistant):
+    chats = [assistant.conversation() for _ in range(2)]
+    long = chats[0].stream(SOUND, ReplyOptions(max_new_tokens=80))
+    next(long)
+    assert len(chats[1].reply(OTHER, ReplyOptions(max_new_tokens=90)).token_ids) == 90
+    chats[1].close()
+    *_, last = long
+    chats[0].close()
+    alone = assistant.reply(SOUND, ReplyOptions(max_new_tokens=80))
+    assert last.reply.token_ids == alone.token_ids
+    assert last.reply.units == alone.units
+
+
+def test_threads_do_not_mix(assistant):
+    sounds = {"one": SOUND, "two": OTHER}
+    alone = {name: assistant.reply(sound, SHORT).units for name, sound in sounds.items()}
+    found = {}
+
+    def ask(name):
+        found[name] = [assistant.reply(sounds[name], SHORT).units for _ in range(3)]
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in sounds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {name: [units] * 3 for name, units in alone.items()}
+
+
+def test_noise_follows_the_position_in_the_reply(assistant, monkeypatch):
+    positions = []
+    step = assistant.stepper.step
+
+    def spy(rows, tokens):
+        positions.extend(row.position for row in rows)
+        return step(rows, tokens)
+
+    monkeypatch.setattr(assistant.stepper, "step", spy)
+    assistant.reply(SOUND, SHORT)
+    assert positions == [1, 2, 3, 4, 5]
+
+
+def test_work_is_counted_without_the_readers_time(assistant):
+    timings = assistant.reply(SOUND, SHORT).timings
+    parts = (timings.mel_s, timings.encode_s, timings.adapt_s, timings.prefill_s)
+    assert all(part > 0 for part in (*parts, timings.decode_s, timings.vocode_s))
+    assert timings.work_s <= timings.total_s
+
+
+def test_any_array_layout_is_heard(assistant):
+    backwards = assistant.reply(SOUND[::-1], SHORT)
+    frozen = SOUND[::-1].copy()
+    frozen.flags.writeable = False
+    assert assistant.reply(frozen, SHORT).token_ids == backwards.token_ids
+
+
+def test_seed_beyond_64_bits_is_refused():
+    with pytest.raises(ConfigError, match="seed must be a 64-bit integer"):
+        ReplyOptions(seed=2**63)
+
+
+def test_loading_leaves_the_callers_random_state_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    llama_omni.load(preset="tiny", random_weights=True, seed=1, device="cpu")
+    torch.testing.assert_close(torch.rand(3), expected)
 
 
 def test_conversation_refuses_a_second_reply_while_one_runs(assistant):

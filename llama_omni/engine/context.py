@@ -10,21 +10,21 @@ from torch import Tensor
 
 from llama_omni.engine.step import Stepper
 from llama_omni.errors import CapacityError
+from llama_omni.interfaces import Audio
 from llama_omni.model.omni import SPEECH_TOKEN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpokenTurn:
-    """Speech embeddings of one turn and a name for what they say."""
+    """Speech embeddings of one turn and a name for the sound they stand for."""
 
     embeddings: Float[Tensor, "P D"]
     digest: str
 
     @classmethod
-    def of(cls, embeddings: Float[Tensor, "P D"]) -> "SpokenTurn":
-        """Name the embeddings by their contents."""
-        data = embeddings.detach().float().cpu().numpy().tobytes()
-        return cls(embeddings, hashlib.sha256(data).hexdigest())
+    def of(cls, sound: Audio, embeddings: Float[Tensor, "P D"]) -> "SpokenTurn":
+        """Name the embeddings by their sound, which is on the host already."""
+        return cls(embeddings, hashlib.sha256(sound.tobytes()).hexdigest())
 
 
 class Context:
@@ -37,7 +37,8 @@ class Context:
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self._held: list[Hashable] = []
-        self.slot = stepper.llm_cache.allocate()
+        with stepper.lock:
+            self.slot = stepper.llm_cache.allocate()
         self.reused = 0  # positions of the last prompt that were already there
 
     @property
@@ -88,7 +89,8 @@ class Context:
 
     def close(self) -> None:
         """Give the slot back."""
-        self._stepper.llm_cache.free(self.slot)
+        with self._stepper.lock:
+            self._stepper.llm_cache.free(self.slot)
 
     @torch.inference_mode()
     def _embed(self, sources: Sequence[int | Tensor]) -> Float[Tensor, "P D"]:

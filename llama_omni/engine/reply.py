@@ -65,7 +65,7 @@ class ReplyBuilder:
         self.units: list[int] = []
         self.finished: FinishReason | None = None
         self._unit_tokens: list[int] = []
-        self._text = ""
+        self.text = ""
         self._text_stream = TextStream(decode)
         self._text_sent = 0  # tokens whose text was given
         self._stop_ids = frozenset(stop_ids)
@@ -106,7 +106,7 @@ class ReplyBuilder:
     def finish(self, reason: FinishReason) -> Iterator[ReplyEvent]:
         """Give what is held back, then `ReplyDone`. A cancelled reply gives no more sound."""
         self.finished = reason
-        yield from self._written(self._text_stream.flush(), flush=True)
+        yield from self._written(self._text_stream.flush())
         if reason != "cancelled" and self.options.speech:
             yield from self._spoken(len(self.units), final=True)
         yield ReplyDone(reply=self.reply())
@@ -115,7 +115,7 @@ class ReplyBuilder:
         """Return the reply as it stands."""
         audio = self._audio or [np.zeros(0, dtype=np.float32)]
         return Reply(
-            text=self._text,
+            text=self.text,
             audio=np.concatenate(audio),
             sample_rate=self._sample_rate,
             token_ids=tuple(self.tokens),
@@ -131,13 +131,12 @@ class ReplyBuilder:
         """Add a step's time to the reply's."""
         self._timings = replace(self._timings, decode_s=self._timings.decode_s + seconds)
 
-    def _written(self, text: str, *, flush: bool = False) -> Iterator[ReplyEvent]:
+    def _written(self, text: str) -> Iterator[ReplyEvent]:
         written = len(self.tokens) - (self.finished == "stop")  # a stop token has no text
         if text:
-            self._text += text
-            yield TextDelta(text=text, first_token=self._text_sent, end_token=written)
-            self._text_sent = written
-        elif flush:
+            self.text += text
+            first = min(self._text_sent, max(written - 1, 0))  # a flushed character has its token
+            yield TextDelta(text=text, first_token=first, end_token=written)
             self._text_sent = written
 
     def _spoken(self, end: int, *, final: bool) -> Iterator[ReplyEvent]:
@@ -155,7 +154,7 @@ class ReplyBuilder:
         if not len(audio):
             return
         if not self._audio:
-            self._lagging_words = count_words(self._text)
+            self._lagging_words = count_words(self.text)
             self._timings = replace(
                 self._timings, first_audio_s=done, first_vocode_s=self._timings.vocode_s
             )
@@ -209,10 +208,11 @@ def generate(
         clock: monotonic seconds.
 
     Yields:
-        Events, a `ReplyDone` last. Closing the iterator gives the speech slot back at once.
+        Events, a `ReplyDone` last. The speech slot is free before it, or on closing the iterator.
     """
     options = builder.options
-    slot = stepper.speech_cache.allocate() if options.speech else None
+    with stepper.lock:
+        slot = stepper.speech_cache.allocate() if options.speech else None
     row = Row(
         llm_slot=context.slot,
         speech_slot=slot,
@@ -238,7 +238,8 @@ def generate(
                 context.note(builder.tokens[-1])
             builder.count_decoding(clock() - begun)
             yield from builder.push(result.tokens[0], result.labels[0])
-        yield from builder.finish(builder.finished)
     finally:
         if slot is not None:
-            stepper.speech_cache.free(slot)
+            with stepper.lock:
+                stepper.speech_cache.free(slot)
+    yield from builder.finish(builder.finished)

@@ -4,8 +4,11 @@ The host reads one small tensor a step (each row's token and its lambda labels) 
 Caches hold the state; the stepper holds weights and caches only.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +19,9 @@ from llama_omni.engine.cache import SlotCache, SpeechCache
 from llama_omni.engine.graphs import StepGraphs, bucket
 from llama_omni.engine.sampling import sample
 from llama_omni.model.omni import OmniModel
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PREFILL_PIECE = 512  # LLM positions a prefill pass takes at most
 
@@ -53,8 +59,20 @@ class StepResult:
     labels: list[list[int]]  # lambda frame labels a row, blank included; none without speech
 
 
+def _one_at_a_time(method: Callable[P, R]) -> Callable[P, R]:
+    """Hold the stepper's lock, and track no gradients, during a method."""
+
+    @wraps(method)
+    def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+        stepper = cast(Stepper, args[0])
+        with stepper.lock, torch.inference_mode():
+            return method(*args, **kwargs)
+
+    return locked
+
+
 class Stepper:
-    """The device side of the engine.
+    """The device side of the engine. Its methods may be called from several threads.
 
     Args:
         model: in eval mode, on its device, in its dtype.
@@ -66,6 +84,7 @@ class Stepper:
         self, model: OmniModel, *, max_tokens: int = 2048, graphs: bool | None = None
     ) -> None:
         self.model = model
+        self.lock = threading.RLock()  # one pass, or one change of the slots, at a time
         config = model.config
         llm, device, dtype = config.llm, model.device, model.dtype
         use_grouped_attention(model.llm)
@@ -88,7 +107,7 @@ class Stepper:
         self._graphs = StepGraphs(device, capture=on_cuda) if graphs or on_cuda else None
         self.llm_cache.keep = self.speech_cache.keep = self._graphs is not None
 
-    @torch.inference_mode()
+    @_one_at_a_time
     def prefill(self, slot: int, embeddings: Float[Tensor, "P D"]) -> Float[Tensor, "1 D"]:
         """Read a prompt, or more of one, into a slot; return the state of its last position.
 
@@ -105,7 +124,7 @@ class Stepper:
             self.llm_cache.advance([slot], len(piece))
         return hidden
 
-    @torch.inference_mode()
+    @_one_at_a_time
     def first(self, rows: Sequence[Row], hidden: Float[Tensor, "B D"]) -> StepResult:
         """Choose and speak the first token of each row from its prompt's last state."""
         integers, floats = self._inputs(rows, [0] * len(rows))
@@ -117,7 +136,7 @@ class Stepper:
         self.speech_cache.advance(speech_slots, 1)
         return _unpack(packed)
 
-    @torch.inference_mode()
+    @_one_at_a_time
     def step(self, rows: Sequence[Row], tokens: Sequence[int]) -> StepResult:
         """Feed each row its last token; choose and speak the next one.
 
@@ -137,6 +156,7 @@ class Stepper:
         self.speech_cache.advance(speech_slots, 1)
         return _unpack(packed)
 
+    @_one_at_a_time
     def warm_up(self, *, tokens: int, prompt: int = 400, rows: int = 1) -> None:
         """Capture what replies of up to `tokens` tokens will need, before anyone waits for it.
 

@@ -89,6 +89,10 @@ class OmniModel(PreTrainedModel):
         """Return the LLM's output layer; `token_logits` also does what its family does after it."""
         return self.llm.get_output_embeddings()
 
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the LLM's output layer."""
+        self.llm.set_output_embeddings(new_embeddings)
+
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Load weights as Transformers does; the encoder comes frozen."""

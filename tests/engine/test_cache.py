@@ -58,6 +58,34 @@ def test_freed_slot_is_empty_for_its_next_owner():
     assert cache.lengths[gone] == 0
 
 
+def test_truncated_slot_leaves_nothing_behind_either():
+    cache = make()
+    keep, gone = cache.allocate(), cache.allocate()
+    write(cache, [keep, gone], [1, 2])
+    write(cache, [keep, gone], [1, float("nan")])
+    cache.truncate(gone, 1)
+    cache.free(gone)
+    assert all(torch.isfinite(t).all() for store in cache._all_stores() for t in store)
+
+
+def test_slot_that_cannot_be_made_is_not_taken(monkeypatch):
+    cache = make()
+
+    def no_memory(slots, capacity):
+        raise MemoryError
+
+    monkeypatch.setattr(cache, "_resize", no_memory)
+    with pytest.raises(MemoryError):
+        cache.allocate()
+    assert cache.lengths == {}
+
+
+def test_storage_for_slots_grows_by_doubling():
+    cache = make()
+    versions = [(cache.allocate(), cache.version)[1] for _ in range(8)]
+    assert versions == [1, 2, 3, 3, 4, 4, 4, 4]
+
+
 def test_last_free_gives_the_memory_back():
     cache = make()
     slot = cache.allocate()

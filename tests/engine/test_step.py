@@ -151,6 +151,17 @@ def test_streamed_labels_equal_the_offline_decoder(llama):
     assert logits.argmax(-1)[0].tolist() == [label for step in labels[0] for label in step]
 
 
+def test_eager_attention_is_as_causal_as_sdpa(llama):
+    embeddings = torch.randn(9, 32)
+    expected = Stepper(llama)
+    state = expected.prefill(expected.llm_cache.allocate(), embeddings)
+    llama.llm.set_attn_implementation("eager")
+    eager = Stepper(llama)
+    found = eager.prefill(eager.llm_cache.allocate(), embeddings)
+    llama.llm.set_attn_implementation("sdpa")
+    torch.testing.assert_close(found, state, rtol=1e-4, atol=1e-4)
+
+
 def test_prefill_in_pieces_of_the_limit(llama, monkeypatch):
     embeddings = torch.randn(11, 32)
     whole = Stepper(llama)

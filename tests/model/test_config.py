@@ -19,6 +19,14 @@ PARAMETERS = {"8b": 9_114_381_289 + 4096 * 4096 + 25 * 4096}
         ({"speech_decoder": {"num_units": 0}}, "speech_decoder.num_units must be at least 1"),
         ({"speech_decoder": {"num_heads": 3}}, "hidden_size must be num_heads times an even"),
         ({"ctc_states": "shifted"}, "ctc_states must be predicting or labelled, got 'shifted'"),
+        ({"prompt": "nope"}, "prompt template must be one of llama3, chatml, got 'nope'"),
+        ({"ctc_loss_weight": -1.0}, "ctc_loss_weight must be 0 or more, got -1"),
+        ({"to_dict": 1}, "no field 'to_dict' in OmniConfig"),
+        ({"speech_decoder": {"rms_norm_eps": 0.0}}, "rms_norm_eps must be above 0, got 0.0"),
+        (
+            {"speech_decoder": {"rope_parameters": {"rope_type": "zzz"}}},
+            "rope_type must be one of default, .*, got 'zzz'",
+        ),
         ({"max_positions": 0}, "max_positions must be at least 1, got 0"),
     ],
 )
@@ -45,6 +53,11 @@ def test_config_round_trip(name, tmp_path):
     assert again.speech_decoder == config.speech_decoder
     assert again.speech_decoder.frame_embedding
     assert again.speech_decoder.token_embedding
+
+
+def test_config_takes_what_transformers_writes_itself():
+    quantised = OmniConfig(quantization_config={"quant_method": "bitsandbytes"}, use_cache=False)
+    assert quantised.quantization_config["quant_method"] == "bitsandbytes"
 
 
 def test_unknown_preset_lists_the_known_ones():

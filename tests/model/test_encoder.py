@@ -46,6 +46,16 @@ def test_rows_of_a_batch_do_not_influence_each_other(encoder):
         torch.testing.assert_close(together[row, :n], alone[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_short_row_is_alone_beside_one_that_fills_the_window(encoder, implementation):
+    encoder.set_attn_implementation(implementation)
+    batch = torch.randn(2, 8, 80)
+    together = encoder(batch, torch.tensor([80, 20]))
+    torch.testing.assert_close(together[1, :10], encoder(batch[1:, :, :20])[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(together[:1], encoder(batch[:1]), rtol=0, atol=1e-5)
+    encoder.set_attn_implementation("sdpa")
+
+
 def test_encoder_refuses_more_than_its_window(encoder):
     with pytest.raises(InputError, match="mel must be at most 80 frames long, got 81"):
         encoder(torch.randn(1, 8, 81))

@@ -126,6 +126,25 @@ def test_chosen_token_is_heard_only_by_its_own_and_later_frames():
     assert not torch.allclose(before[:, 10:15], after[:, 10:15])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_streams_large_states_as_offline(dtype):
+    decoder = make(ours=True).to(dtype)
+    hidden, tokens = (300 * x.to(dtype) for x in inputs(decoder, 1, 4))
+    cache = SpeechCache(decoder, dtype=dtype, device=torch.device("cpu"), max_tokens=8)
+    slot = cache.allocate()
+    steps = []
+    with torch.inference_mode():
+        offline, _ = decoder(hidden, tokens)
+        for t in range(4):
+            cache.select([slot], 1)
+            steps.append(decoder.step(hidden[:, t : t + 1], tokens[:, t : t + 1], cache))
+            cache.advance([slot], 1)
+    streamed_logits = torch.cat(steps, dim=1).float()
+    assert streamed_logits.isfinite().all()
+    scale = offline.float().abs().max()
+    assert (streamed_logits - offline.float()).abs().max() < 0.05 * scale
+
+
 def test_first_layer_keeps_one_row_a_token():
     decoder = make(ours=True, factor=25, layers=1)
     cache = SpeechCache(decoder, dtype=torch.float32, device=torch.device("cpu"), max_tokens=64)
