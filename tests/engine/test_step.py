@@ -2,75 +2,31 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config, WhisperConfig
+from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config
 
 from llama_omni.engine.attention import GROUPED
 from llama_omni.engine.step import Row, Stepper
 from llama_omni.errors import CapacityError
-from llama_omni.model.config import AdapterConfig, OmniConfig, SpeechDecoderConfig
-from llama_omni.model.omni import OmniModel
+from tests.small import SMALL, small_model
 
-SMALL = {
-    "vocab_size": 50,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "head_dim": 8,
-    "max_position_embeddings": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": None,
-}
 LLMS = {
     "llama": LlamaConfig(**SMALL),
     "qwen2": Qwen2Config(**SMALL),
     "mistral-sliding": MistralConfig(**SMALL, sliding_window=3),
     "gemma3-mixed": Gemma3TextConfig(
-        **SMALL, sliding_window=3, layer_types=["sliding_attention", "full_attention"]
+        **SMALL, head_dim=8, sliding_window=3, layer_types=["sliding_attention", "full_attention"]
     ),
 }
 
 
-def make(llm, max_positions=128):
-    torch.manual_seed(0)
-    config = OmniConfig(
-        encoder=WhisperConfig(
-            num_mel_bins=8,
-            d_model=8,
-            encoder_layers=1,
-            encoder_attention_heads=1,
-            encoder_ffn_dim=8,
-            max_source_positions=10,
-        ),
-        llm=llm,
-        adapter=AdapterConfig(hidden_dim=8),
-        speech_decoder=SpeechDecoderConfig(
-            upsample_factor=5,
-            num_units=7,
-            hidden_size=16,
-            num_heads=2,
-            intermediate_size=24,
-            frame_embedding=True,
-            token_embedding=True,
-        ),
-        max_positions=max_positions,
-    )
-    model = OmniModel(config).eval()
-    for parameter in model.parameters():  # far enough apart that no two logits are near a tie
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return model
-
-
 @pytest.fixture(scope="module", params=LLMS, ids=list(LLMS))
 def model(request):
-    return make(LLMS[request.param])
+    return small_model(LLMS[request.param])
 
 
 @pytest.fixture(scope="module")
 def llama():
-    return make(LLMS["llama"])
+    return small_model(LLMS["llama"])
 
 
 def run(model, prompts, count, *, graphs=None, **sampling):
@@ -174,7 +130,7 @@ def test_prefill_in_pieces_of_the_limit(llama, monkeypatch):
 
 
 def test_prompt_beyond_the_positions_is_refused_before_it_is_read():
-    model = make(LLMS["llama"], max_positions=8)
+    model = small_model(LLMS["llama"], max_positions=8)
     stepper = Stepper(model)
     slot = stepper.llm_cache.allocate()
     with pytest.raises(CapacityError, match="must fit 8 positions, got 9"):

@@ -1,65 +1,18 @@
 import pytest
 import torch
-from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig, WhisperConfig
+from transformers import CohereConfig, Gemma2Config, GraniteConfig
 
 from llama_omni.checkpoint import load_model
 from llama_omni.engine.step import Row, Stepper
 from llama_omni.errors import InputError, TargetError
-from llama_omni.model.config import AdapterConfig, OmniConfig, SpeechDecoderConfig
 from llama_omni.model.omni import OmniModel
 from llama_omni.prompt import IGNORE, SPEECH_TOKEN
-
-SMALL = {
-    "vocab_size": 50,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": None,
-}
-
-
-def make(llm=None, **config):
-    torch.manual_seed(0)
-    whisper = WhisperConfig(
-        num_mel_bins=8,
-        d_model=8,
-        encoder_layers=1,
-        encoder_attention_heads=1,
-        encoder_ffn_dim=8,
-        max_source_positions=50,
-        dropout=0.5,
-    )
-    decoder = SpeechDecoderConfig(
-        upsample_factor=5,
-        num_units=7,
-        hidden_size=16,
-        num_heads=2,
-        intermediate_size=24,
-        frame_embedding=True,
-        token_embedding=True,
-    )
-    model = OmniModel(
-        OmniConfig(
-            encoder=whisper,
-            llm=llm or LlamaConfig(**SMALL),
-            adapter=AdapterConfig(hidden_dim=8),
-            speech_decoder=decoder,
-            **config,
-        )
-    )
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return model.eval()
+from tests.small import SMALL, small_model
 
 
 @pytest.fixture(scope="module")
 def model():
-    return make()
+    return small_model()
 
 
 def example(prompt=3, answer=4):
@@ -93,14 +46,14 @@ def test_training_shows_the_decoder_what_generation_shows_it(model):
 
 
 def test_loss_weighs_the_ctc_loss():
-    model = make(ctc_loss_weight=0.25)
+    model = small_model(ctc_loss_weight=0.25)
     ids, labels = example()
     output = model(ids, labels=labels, units=torch.tensor([[1, 2]]))
     torch.testing.assert_close(output.loss, output.lm_loss + 0.25 * output.ctc_loss)
 
 
 def test_rows_are_cut_at_max_positions():
-    model = make(max_positions=5)
+    model = small_model(max_positions=5)
     ids, labels = example(prompt=3, answer=4)
     merged = model.merge(ids, [], labels=labels)
     assert merged.embeddings.shape[1] == 5
@@ -108,7 +61,7 @@ def test_rows_are_cut_at_max_positions():
 
 
 def test_spoken_answer_that_was_cut_is_refused_by_name():
-    model = make(max_positions=5)
+    model = small_model(max_positions=5)
     ids, labels = example(prompt=3, answer=4)
     with pytest.raises(TargetError, match=r"sample 0: an answer of 4 tokens must fit.*room for 2"):
         model(ids, labels=labels, units=torch.tensor([[1, 2]]))
@@ -159,8 +112,8 @@ def test_gradients_reach_all_but_the_encoder(model):
 
 def test_padded_window_and_own_length_are_two_mels():
     sound = torch.randn(1, 8000)
-    own, own_lengths = make().mel(sound)
-    padded, padded_lengths = make(pad_to_window=True).mel(sound)
+    own, own_lengths = small_model().mel(sound)
+    padded, padded_lengths = small_model(pad_to_window=True).mel(sound)
     assert (own.shape[-1], own_lengths.tolist()) == (50, [50])
     assert (padded.shape[-1], padded_lengths.tolist()) == (100, [100])
     assert padded[..., 60:].max() < padded[..., :50].max()
@@ -176,7 +129,7 @@ def test_padded_window_and_own_length_are_two_mels():
     ids=["gemma2", "granite", "cohere"],
 )
 def test_token_logits_are_those_of_the_llms_own_head(config):
-    model = make(config)
+    model = small_model(config)
     ids = torch.arange(2, 8)[None]
     with torch.no_grad():
         hidden = model.llm.get_decoder()(input_ids=ids).last_hidden_state
@@ -184,7 +137,7 @@ def test_token_logits_are_those_of_the_llms_own_head(config):
 
 
 def test_vocabulary_can_grow(model):
-    grown = make()
+    grown = small_model()
     grown.resize_token_embeddings(60)
     assert grown.get_input_embeddings().weight.shape[0] == 60
     assert grown.token_logits(torch.randn(1, 32)).shape == (1, 60)
