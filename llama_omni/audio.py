@@ -76,9 +76,9 @@ def load(
         AudioError: The file cannot be used; the message says why and what could.
     """
     file = Path(path)
-    if file.is_dir():
-        raise AudioError(f"{file} must be an audio file, got a folder")
     try:
+        if file.is_dir():
+            raise AudioError(f"{file} must be an audio file, got a folder")
         with file.open("rb") as stream:
             if not os.fstat(stream.fileno()).st_size:
                 raise AudioError(f"{file} must hold audio, got an empty file")

@@ -18,6 +18,7 @@ import typer
 import llama_omni
 from llama_omni.cli_jobs import Job, plan
 from llama_omni.cli_options import (
+    PRESETS,
     ChunkSize,
     Debug,
     Device,
@@ -161,6 +162,8 @@ def ask(
         )
         if no_speech and (output is not None or play):
             raise ConfigError("--no-speech makes no sound: leave out --output and --play")
+        if preset is not None and preset not in PRESETS:  # before torch is loaded
+            raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         jobs = plan(inputs or [], text, output)
         show = _Show(json=as_json, names=len(jobs) > 1, player=Player() if play else None)
         assistant, refused = None, False
@@ -249,6 +252,8 @@ def convert(
                 progress=progress,
             )
         print(f"model in {output}")
+        if vocoder is None:
+            _note("without --vocoder the model has no voice; ask needs one")
 
 
 @app.command()

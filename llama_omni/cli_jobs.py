@@ -1,5 +1,6 @@
 """What `ask` has to do: which question gets which output, settled before any work is done."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,10 @@ def plan(inputs: Sequence[Path], text: str | None, output: Path | None) -> list[
         return [Job(path=paths[0], text=text)]
     if output is None:
         raise OutputError(f"--output must name a folder for {len(paths)} inputs, got none")
+    if max(len(os.fsencode(part)) for part in output.parts or ("",)) > 255:
+        raise OutputError(f"--output must have a shorter name, got {len(output.name)} characters")
+    if output.exists() and not (output.is_dir() or output.is_file()):
+        raise OutputError(f"{output} must be a file or a folder, got neither (a device?)")
     if output.is_dir() or not output.suffix:
         names = [f"{path.stem if path else 'answer'}.wav" for path in paths]
         jobs = [

@@ -1,12 +1,13 @@
 """`load`: an assistant from a model folder, a hub id, or a named size with random weights."""
 
+import os
 from os import PathLike
 from pathlib import Path
 
 import torch
 
 from llama_omni.assistant import LlamaOmniAssistant
-from llama_omni.checkpoint.native import load_model, quiet_transformers, random_model
+from llama_omni.checkpoint.native import load_model, load_vocoder, random_model
 from llama_omni.errors import ConfigError
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.presets import preset as model_preset
@@ -47,8 +48,9 @@ def load(
         ConfigError: an unknown preset, device or dtype, or options that exclude each other.
         CheckpointError: weights are missing, damaged, or do not fit.
     """
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be at least 1, got {threads}")
+    cores = os.cpu_count() or 1
+    if threads is not None and not 1 <= threads <= cores:
+        raise ConfigError(f"threads must be 1 to {cores}, the cores of this machine, got {threads}")
     place = _device(device)
     kind = _dtype(dtype, place)
     if preset is not None or random_weights:
@@ -71,8 +73,7 @@ def load(
         raise ConfigError(
             f"{folder} must hold a vocoder folder, found none; convert with --vocoder"
         )
-    with quiet_transformers():
-        vocoder = UnitVocoder.from_pretrained(folder / "vocoder")
+    vocoder = load_vocoder(folder / "vocoder", device=place, dtype=kind)
     return _ready(omni, load_tokenizer(folder), vocoder, system, threads)
 
 
@@ -102,6 +103,8 @@ def _folder(model: str | PathLike[str] | None) -> Path:
                 "weights (--preset tiny --random-weights)"
             )
         return EMBEDDED
+    if not str(model):
+        raise ConfigError("model must be a folder or a hub id (owner/name), got an empty name")
     if Path(model).exists():
         return Path(model)
     if str(model).count("/") != 1 or str(model).startswith((".", "/", "~")):

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from llama_omni.checkpoint.released import RELEASED_TYPE
@@ -21,6 +22,7 @@ from llama_omni.checkpoint.safetensors_read import StoredTensor, read_folder, re
 from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.omni import OmniModel
+from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 
 
 def load_model(
@@ -41,15 +43,36 @@ def load_model(
         ConfigError: the configuration cannot work.
     """
     folder = Path(folder)
-    config = _native_config(folder)
+    return _load(OmniModel, folder, _native_config(folder), torch.device(device), dtype)
+
+
+def load_vocoder(
+    folder: str | PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> UnitVocoder:
+    """Load a vocoder's folder; arguments and errors are those of `load_model`."""
+    folder = Path(folder)
+    values = read_json(folder / "config.json")
+    return _load(UnitVocoder, folder, VocoderConfig(**values), torch.device(device), dtype)
+
+
+def _load(
+    kind: Any,
+    folder: Path,
+    config: PretrainedConfig,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Any:
     stored = read_folder(folder)  # refuses missing and truncated files by name
     direct = importlib.util.find_spec("accelerate") is not None
     with quiet_transformers():
-        loaded: Any = OmniModel.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             config=config,
             dtype="auto" if dtype is None else dtype,
-            device_map=torch.device(device) if direct else None,
+            device_map=device if direct else None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they come in the info, and are refused below
             use_safetensors=True,

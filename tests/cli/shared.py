@@ -63,7 +63,7 @@ def make_reply(words=("Hello", " world"), sound=None, finish="stop"):
         sample_tokens=((0, 1), (1, 2)) if len(sound) else (),
         lagging_words=1 if len(sound) else None,
         finish_reason=finish,
-        timings=Timings(first_audio_s=0.045 if len(sound) else None, total_s=0.1),
+        timings=Timings(first_audio_s=0.045 if len(sound) else None, decode_s=0.1, total_s=0.1),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
 from tests.cli.shared import COMMAND, GOLDEN, QUESTIONS, TINY, make_question
 
 
@@ -210,3 +211,22 @@ def test_ten_recorded_questions_are_answered(run, tmp_path):
     for reply in replies:
         assert soundfile.info(reply["output"]).samplerate == reply["sample_rate"]
         assert reply["duration_s"] == pytest.approx(soundfile.info(reply["output"]).duration)
+
+
+def test_a_truncated_vocoder_is_refused(run, question, native, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(native, folder)
+    weights = folder / "vocoder" / "model.safetensors"
+    if not weights.exists():
+        (folder / "vocoder").mkdir(exist_ok=True)
+        UnitVocoder(vocoder_preset("tiny")).save_pretrained(folder / "vocoder")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    code, out, err = run("ask", question, "--model", folder)
+    refused(code, out, err)
+    assert "vocoder/model.safetensors" in err
+
+
+def test_more_threads_than_cores_are_refused(run, question):
+    code, out, err = run("ask", question, *TINY, "--threads", "100000")
+    refused(code, out, err)
+    assert "threads must be 1 to" in err

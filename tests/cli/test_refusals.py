@@ -99,3 +99,31 @@ def test_ctrl_c_while_showing_closes_the_stream(run, assistant, question, monkey
     monkeypatch.setattr(cli, "printable", interrupt)
     assert run("ask", question)[0] == 130
     assert assistant.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("a" * 300 + ".wav", "--output must have a shorter name, got 304 characters"),
+        ("/dev/null", "must be a file or a folder, got neither"),
+    ],
+    ids=["too-long", "device"],
+)
+def test_impossible_outputs_are_refused(run, assistant, question, output, message):
+    code, out, err = run("ask", question, "-o", output)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert assistant.asked == []
+
+
+def test_unknown_preset_is_refused_before_anything_is_loaded(run, assistant, question):
+    code, _, err = run("ask", question, "--preset", "huge", "--random-weights")
+    assert code == 2
+    assert "--preset must be one of tiny, 1b, 8b, got 'huge'" in err
+    assert assistant.loads == []
+
+
+def test_too_long_a_question_name_is_refused(run, assistant):
+    code, _, err = run("ask", "q" * 300 + ".wav")
+    assert code == 2
+    assert "must be a readable file, got File name too long" in err
