@@ -100,7 +100,7 @@ def test_json_is_one_object_a_reply_and_nothing_else(run, assistant, question, t
             "encode_s": 0.0,
             "adapt_s": 0.0,
             "prefill_s": 0.0,
-            "decode_s": 0.0,
+            "decode_s": 0.1,
             "vocode_s": 0.0,
             "first_token_s": None,
             "first_chunk_units_s": None,
