@@ -7,7 +7,12 @@ from pathlib import Path
 import torch
 
 from llama_omni.assistant import LlamaOmniAssistant
-from llama_omni.checkpoint.native import load_model, load_vocoder, random_model
+from llama_omni.checkpoint.native import (
+    load_model,
+    load_vocoder,
+    quiet_transformers,
+    random_model,
+)
 from llama_omni.errors import ConfigError
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.presets import preset as model_preset
@@ -74,7 +79,9 @@ def load(
             f"{folder} must hold a vocoder folder, found none; convert with --vocoder"
         )
     vocoder = load_vocoder(folder / "vocoder", device=place, dtype=kind)
-    return _ready(omni, load_tokenizer(folder), vocoder, system, threads)
+    with quiet_transformers():  # its remark on the folder's model type concerns no one
+        tokenizer = load_tokenizer(folder)
+    return _ready(omni, tokenizer, vocoder, system, threads)
 
 
 def _ready(
