@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,18 +71,20 @@ class LlamaOmniAssistant:
         return OmniConversation(self, system if system is not None else self.system)
 
     def stream(
-        self, question: Question, options: ReplyOptions | None = None
+        self, question: Question, options: ReplyOptions | None = None, **changes: Any
     ) -> Iterator[ReplyEvent]:
         """Answer one question, event by event, with no history."""
         conversation = self.conversation()
         try:
-            yield from conversation.stream(question, options)
+            yield from conversation.stream(question, options, **changes)
         finally:
             conversation.close()
 
-    def reply(self, question: Question, options: ReplyOptions | None = None) -> Reply:
+    def reply(
+        self, question: Question, options: ReplyOptions | None = None, **changes: Any
+    ) -> Reply:
         """Answer one question with no history, all at once."""
-        return _last(self.stream(question, options))
+        return _last(self.stream(question, options, **changes))
 
     def hear(self, question: Question) -> Turn:
         """Turn a file, an array at 16 kHz, or a turn into the user's turn.
@@ -147,7 +150,7 @@ class OmniConversation:
         return self._context.reused if self._context else 0
 
     def stream(
-        self, question: Question, options: ReplyOptions | None = None
+        self, question: Question, options: ReplyOptions | None = None, **changes: Any
     ) -> Iterator[ReplyEvent]:
         """Answer, event by event. Closing the iterator cancels the reply.
 
@@ -160,9 +163,10 @@ class OmniConversation:
             CapacityError: the conversation is longer than the model's positions.
         """
         self._refuse_while_running()
+        chosen = ReplyOptions.of(options, changes)
         turn = self._assistant.hear(question)
         self._cancelled.clear()  # now, not at the first event: a cancel may come before it
-        return self._answer(turn, options or ReplyOptions())
+        return self._answer(turn, chosen)
 
     def _answer(self, turn: Turn, options: ReplyOptions) -> Iterator[ReplyEvent]:
         self._refuse_while_running()
@@ -212,9 +216,11 @@ class OmniConversation:
         if self._running:
             raise InputError("a conversation gives one reply at a time; cancel the running one")
 
-    def reply(self, question: Question, options: ReplyOptions | None = None) -> Reply:
+    def reply(
+        self, question: Question, options: ReplyOptions | None = None, **changes: Any
+    ) -> Reply:
         """Answer, all at once."""
-        return _last(self.stream(question, options))
+        return _last(self.stream(question, options, **changes))
 
     def cancel(self) -> None:
         """Stop the running reply at its next step; may be called from another thread."""

@@ -6,9 +6,9 @@ a system, so that our model and every baseline go through the same code. Audio i
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,19 @@ class ReplyOptions:
             raise ConfigError(f"seed must be a 64-bit integer, got {self.seed}")
         if self.units_per_token is not None and not self.units_per_token > 0:
             raise ConfigError(f"units_per_token must be above 0, got {self.units_per_token}")
+
+    @classmethod
+    def of(cls, options: "ReplyOptions | None", changes: dict[str, Any]) -> "ReplyOptions":
+        """Change some options of others (or of the defaults), as callers write them in a call.
+
+        Raises:
+            ConfigError: there is no such option, or its value is impossible.
+        """
+        known = [item.name for item in fields(cls)]
+        for name in changes:
+            if name not in known:
+                raise ConfigError(f"no option {name!r} of a reply; there are {', '.join(known)}")
+        return replace(options or cls(), **changes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,12 +177,20 @@ class Conversation(Protocol):
         ...
 
     def stream(
-        self, question: Question, options: ReplyOptions | None = None
+        self, question: Question, options: ReplyOptions | None = None, **changes: Any
     ) -> Iterator[ReplyEvent]:
-        """Answer, event by event. Closing the iterator cancels the reply."""
+        """Answer, event by event. Closing the iterator cancels the reply.
+
+        Args:
+            question: a file, an array at 16 kHz, or a turn.
+            options: how the reply is made.
+            changes: options that differ, by name: `stream(question, chunk_size=20)`.
+        """
         ...
 
-    def reply(self, question: Question, options: ReplyOptions | None = None) -> Reply:
+    def reply(
+        self, question: Question, options: ReplyOptions | None = None, **changes: Any
+    ) -> Reply:
         """Answer, all at once."""
         ...
 
@@ -196,11 +217,13 @@ class Assistant(Protocol):
         ...
 
     def stream(
-        self, question: Question, options: ReplyOptions | None = None
+        self, question: Question, options: ReplyOptions | None = None, **changes: Any
     ) -> Iterator[ReplyEvent]:
         """Answer one question, event by event, with no history."""
         ...
 
-    def reply(self, question: Question, options: ReplyOptions | None = None) -> Reply:
+    def reply(
+        self, question: Question, options: ReplyOptions | None = None, **changes: Any
+    ) -> Reply:
         """Answer one question with no history, all at once."""
         ...

@@ -246,6 +246,17 @@ def test_any_array_layout_is_heard(assistant):
     assert assistant.reply(frozen, SHORT).token_ids == backwards.token_ids
 
 
+def test_options_may_be_changed_in_the_call(assistant):
+    written = assistant.reply(SOUND, SHORT, speech=False, max_new_tokens=3)
+    assert (len(written.token_ids), len(written.audio)) == (3, 0)
+    *_, last = assistant.stream(SOUND, chunk_size=20, max_new_tokens=4)
+    assert len(last.reply.token_ids) == 4
+    with pytest.raises(ConfigError, match="no option 'chunksize' of a reply; there are chunk_size"):
+        assistant.reply(SOUND, chunksize=3)
+    with pytest.raises(ConfigError, match="chunk_size must be at least 1"):
+        assistant.reply(SOUND, chunk_size=0)
+
+
 def test_seed_beyond_64_bits_is_refused():
     with pytest.raises(ConfigError, match="seed must be a 64-bit integer"):
         ReplyOptions(seed=2**63)
