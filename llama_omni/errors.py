@@ -8,7 +8,6 @@ LlamaOmniError
 +-- CheckpointError      a file of weights is missing, damaged, or does not fit the model
 +-- TargetError          a training target cannot be used; names the sample (also a ValueError)
 +-- CapacityError        a cache or a queue is full
-+-- CancelledError       the reply was cancelled before it was complete
 +-- MissingExtraError    an optional dependency is not installed; names the extra
 
 A message reads `<field or file> must <rule>, got <value>`, and adds what would work where we know.
@@ -45,10 +44,6 @@ class TargetError(LlamaOmniError, ValueError):
 
 class CapacityError(LlamaOmniError):
     """A cache or a queue is full; the message names its limit."""
-
-
-class CancelledError(LlamaOmniError):
-    """The reply was cancelled before it was complete."""
 
 
 class MissingExtraError(LlamaOmniError, ImportError):

@@ -18,6 +18,7 @@ from llama_omni.engine.attention import decoder_masks, use_grouped_attention
 from llama_omni.engine.cache import SlotCache, SpeechCache
 from llama_omni.engine.graphs import StepGraphs, bucket
 from llama_omni.engine.sampling import sample
+from llama_omni.model.ctc import greedy_alignment
 from llama_omni.model.omni import OmniModel
 
 P = ParamSpec("P")
@@ -233,7 +234,7 @@ class Stepper:
         if self._speaks_tokens:
             embedded = self.model.get_input_embeddings()(chosen)[:, None]  # (B, 1, D)
         frames = self.model.speech_decoder.step(hidden[:, None], embedded, self.speech_cache)
-        return torch.cat((chosen[:, None], frames.argmax(-1)), dim=1)  # (B, 1 + lambda)
+        return torch.cat((chosen[:, None], greedy_alignment(frames)), dim=1)  # (B, 1 + lambda)
 
     # Inputs
 
