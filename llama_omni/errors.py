@@ -8,6 +8,8 @@ LlamaOmniError
 +-- CheckpointError      a file of weights is missing, damaged, or does not fit the model
 +-- TargetError          a training target cannot be used; names the sample (also a ValueError)
 +-- CapacityError        a cache or a queue is full
++-- ToolError            a program or a server that was asked for work is absent, refuses or fails
++-- TrainingError        training cannot go on: a loss that is no number, a collapse, no progress
 +-- MissingExtraError    an optional dependency is not installed; names the extra
 
 A message reads `<field or file> must <rule>, got <value>`, and adds what would work where we know.
@@ -44,6 +46,14 @@ class TargetError(LlamaOmniError, ValueError):
 
 class CapacityError(LlamaOmniError):
     """A cache or a queue is full; the message names its limit."""
+
+
+class ToolError(LlamaOmniError):
+    """A program or a server is absent, refuses or fails; the message says what to do."""
+
+
+class TrainingError(LlamaOmniError):
+    """Training cannot go on; the message names the batch or the step, and what to try."""
 
 
 class MissingExtraError(LlamaOmniError, ImportError):

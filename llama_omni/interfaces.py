@@ -227,3 +227,50 @@ class Assistant(Protocol):
     ) -> Reply:
         """Answer one question with no history, all at once."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Voice:
+    """One voice of a synthesizer, and what must be said of it in a data set's card."""
+
+    name: str  # "program:voice", such as "flite:rms"
+    sample_rate: int
+    licence: str  # of the voice's data, "unknown" where the program does not say
+
+
+@runtime_checkable
+class Synthesizer(Protocol):
+    """A program, model or server that speaks text, in one or several voices."""
+
+    @property
+    def voices(self) -> tuple[Voice, ...]:
+        """The voices that can be asked for here and now."""
+        ...
+
+    def say(self, text: str, *, voice: str, speed: float = 1.0, pitch: float = 1.0) -> Audio:
+        """Return the sound of a text at 16 kHz.
+
+        Args:
+            text: one utterance; nothing of it is read as a command.
+            voice: the name of one of `voices`.
+            speed: above 1 is faster, at equal pitch.
+            pitch: above 1 is higher, at equal speed; ignored where the program cannot.
+
+        Raises:
+            ToolError: the program or server is absent, refuses or fails.
+            InputError: the voice is unknown, or the text holds nothing to say.
+        """
+        ...
+
+    def close(self) -> None:
+        """End whatever runs in the background."""
+        ...
+
+
+@runtime_checkable
+class Recognizer(Protocol):
+    """A program, model or server that writes down what it hears."""
+
+    def transcribe(self, audio: Audio) -> str:
+        """Return the words of 16 kHz sound, lower case, without punctuation."""
+        ...

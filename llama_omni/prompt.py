@@ -78,6 +78,17 @@ TEMPLATES = {
             assistant_suffix="<|im_end|>",
             separator="\n",
         ),
+        PromptTemplate(  # for models trained here: no system turn, so a question costs few tokens
+            name="compact",
+            system_prefix="<|start_header_id|>system<|end_header_id|>",
+            system_suffix="<|eot_id|>",
+            user_prefix="<|start_header_id|>user<|end_header_id|>",
+            user_suffix="<|eot_id|>",
+            assistant_prefix="<|start_header_id|>assistant<|end_header_id|>",
+            assistant_suffix="<|eot_id|>",
+            system="",
+            spoken="<speech>",
+        ),
     )
 }
 

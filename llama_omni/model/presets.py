@@ -125,6 +125,7 @@ def _tiny() -> OmniConfig:
             frame_embedding=True,
             token_embedding=True,
         ),
+        prompt="compact",
     )
 
 

@@ -1,0 +1,1 @@
+"""Other programs, models and servers behind our interfaces."""

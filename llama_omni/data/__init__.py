@@ -1,0 +1,1 @@
+"""InstructS2S construction and reading: sources to Parquet shards."""

@@ -1,0 +1,1 @@
+"""One function for each published run: a complete, typed configuration."""
