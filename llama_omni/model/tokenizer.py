@@ -59,9 +59,7 @@ def random_tokenizer(config: OmniConfig) -> TextTokenizer:
     Every id decodes to something, so that a random reply has words to count.
     """
     bos, size = config.llm.bos_token_id, config.llm.vocab_size
-    room = size - bos
-    offsets = _LLAMA3 if room >= 256 else {name: i for i, name in enumerate(_LLAMA3)}
-    special = {name: bos + offset for name, offset in offsets.items()}
+    special = special_tokens(bos, size)
     taken = set(special.values())
     vocabulary = dict(special)
     alphabet = iter(sorted(pre_tokenizers.ByteLevel.alphabet()))
@@ -69,6 +67,17 @@ def random_tokenizer(config: OmniConfig) -> TextTokenizer:
         vocabulary[next(alphabet, None) or f"Ġ{_word(token)}"] = token
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore
+    return llama3_tokenizer(tokenizer, special)
+
+
+def special_tokens(bos: int, size: int) -> dict[str, int]:
+    """Return Llama 3's special tokens and their ids, for a vocabulary of this size."""
+    offsets = _LLAMA3 if size - bos >= 256 else {name: i for i, name in enumerate(_LLAMA3)}
+    return {name: bos + offset for name, offset in offsets.items()}
+
+
+def llama3_tokenizer(tokenizer: Tokenizer, special: dict[str, int]) -> TextTokenizer:
+    """Make byte-level BPE behave as Llama 3's: its special tokens, and begin-of-text first."""
     tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
     tokenizer.add_special_tokens(list(special))
     begin = "<|begin_of_text|>"
