@@ -96,11 +96,18 @@ def speech_step_cost(config: SpeechDecoderConfig, *, llm_dim: int, tokens: int, 
 
 def vocode_cost(config: VocoderConfig, *, units: int, frames: int, size: int) -> Cost:
     """The vocoder over units that last `frames` in all."""
+    hidden = config.duration_hidden_dim
+    duration = DURATION_KERNEL * hidden * (config.embedding_dim + hidden) + hidden
+    light = config.generator == "convnext-istft"
+    flops, weights = (_convnext_cost if light else _hifigan_cost)(config, frames)
+    return Cost(flops=flops + 2 * units * duration, bytes=(weights + duration) * size)
+
+
+def _hifigan_cost(config: VocoderConfig, frames: int) -> tuple[int, int]:
+    """Operations over `frames`, and weights."""
     channels, length = config.initial_channels, frames
-    hidden, kernel = config.duration_hidden_dim, DURATION_KERNEL
-    duration = kernel * hidden * (config.embedding_dim + hidden) + hidden
     weights = config.embedding_dim * channels * EDGE_KERNEL
-    flops = 2 * units * duration + 2 * length * weights
+    flops = 2 * length * weights
     for rate, up_kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
         up = channels * (channels // 2) * up_kernel
         flops += 2 * length * up
@@ -114,7 +121,22 @@ def vocode_cost(config: VocoderConfig, *, units: int, frames: int, size: int) ->
         flops += 2 * length * blocks
         weights += up + blocks
     last = channels * EDGE_KERNEL
-    return Cost(flops=flops + 2 * length * last, bytes=(weights + last + duration) * size)
+    return flops + 2 * length * last, weights + last
+
+
+def _convnext_cost(config: VocoderConfig, frames: int) -> tuple[int, int]:
+    """Operations over `frames`, and weights; the inverse transform's few are left out."""
+    width, length = config.convnext_dim, frames
+    block = width * (config.convnext_kernel_size + 2 * config.convnext_hidden_dim)
+    weights = config.embedding_dim * width * EDGE_KERNEL
+    flops = 2 * length * weights
+    for group, blocks in enumerate(config.convnext_blocks):
+        if group:
+            flops, weights = flops + 2 * length * 2 * width**2, weights + 2 * width**2
+            length *= 2
+        flops, weights = flops + 2 * length * blocks * block, weights + blocks * block
+    head = width * (config.istft_size + 2)
+    return flops + 2 * length * head, weights + head
 
 
 def question_costs(

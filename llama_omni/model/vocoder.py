@@ -22,10 +22,11 @@ from transformers import initialization as init
 from llama_omni.errors import InputError
 from llama_omni.model.hifigan import HifiGan, row_mask, silence
 from llama_omni.model.vocoder_config import GENERATOR_NAMES, VocoderConfig, vocoder_preset
+from llama_omni.model.vocos import ConvNextIstft
 
 __all__ = ["DurationPredictor", "UnitVocoder", "VocoderConfig", "vocoder_preset"]
 
-GENERATORS: dict[str, Any] = dict(zip(GENERATOR_NAMES, (HifiGan,), strict=True))
+GENERATORS: dict[str, Any] = dict(zip(GENERATOR_NAMES, (HifiGan, ConvNextIstft), strict=True))
 _DURATION_KERNEL = 3  # of both convolutions of the duration predictor
 _RANDOM_FRAMES = 1.7  # usual duration with random weights: 50 frames over 29 units a second
 _RANDOM_LOUDNESS = 0.2  # of the sound with random weights, before tanh

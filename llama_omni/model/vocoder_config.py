@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from llama_omni.errors import ConfigError
 
-GENERATOR_NAMES = ("hifigan",)
+GENERATOR_NAMES = ("hifigan", "convnext-istft")
 # What Transformers itself hands to a configuration.
 _INHERITED = {field.name for field in fields(PretrainedConfig)} | set(
     "model_type name_or_path _name_or_path _commit_hash torch_dtype attn_implementation "
@@ -21,6 +21,9 @@ _INHERITED = {field.name for field in fields(PretrainedConfig)} | set(
 
 class VocoderConfig(PretrainedConfig):
     """Knobs of the unit vocoder. Defaults: the km1000 LJSpeech vocoder that the paper uses.
+
+    Those from `initial_channels` to `resblock_dilations` are HiFi-GAN's ("hifigan"), those that
+    begin with `convnext` and `istft` are the light generator's ("convnext-istft").
 
     Raises:
         ConfigError: for unknown keys and impossible values.
@@ -40,6 +43,12 @@ class VocoderConfig(PretrainedConfig):
         upsample_kernel_sizes: Sequence[int] = (11, 8, 8, 4, 4),
         resblock_kernel_sizes: Sequence[int] = (3, 7, 11),
         resblock_dilations: Sequence[Sequence[int]] = ((1, 3, 5), (1, 3, 5), (1, 3, 5)),
+        convnext_dim: int = 192,
+        convnext_hidden_dim: int = 576,  # inside a block
+        convnext_blocks: Sequence[int] = (4, 5),  # in each group; the rate doubles between groups
+        convnext_kernel_size: int = 7,  # of a block's convolution
+        istft_size: int = 640,  # samples in a window
+        istft_hop: int = 160,  # samples from window to window
         duration_hidden_dim: int = 128,
         duration_dropout: float = 0.5,  # in training only
         **kwargs: Any,
@@ -53,6 +62,12 @@ class VocoderConfig(PretrainedConfig):
         self.upsample_kernel_sizes = tuple(upsample_kernel_sizes)
         self.resblock_kernel_sizes = tuple(resblock_kernel_sizes)
         self.resblock_dilations = tuple(tuple(each) for each in resblock_dilations)
+        self.convnext_dim = convnext_dim
+        self.convnext_hidden_dim = convnext_hidden_dim
+        self.convnext_blocks = tuple(convnext_blocks)
+        self.convnext_kernel_size = convnext_kernel_size
+        self.istft_size = istft_size
+        self.istft_hop = istft_hop
         self.duration_hidden_dim = duration_hidden_dim
         self.duration_dropout = duration_dropout
         own = list(vars(self))
@@ -82,6 +97,17 @@ class VocoderConfig(PretrainedConfig):
             len(self.resblock_dilations) == len(self.resblock_kernel_sizes),
             "resblock_dilations must be one list for each of resblock_kernel_sizes, "
             f"got {self.resblock_dilations}",
+        )
+        _require(
+            self.convnext_kernel_size % 2 == 1,
+            f"convnext_kernel_size must be odd, got {self.convnext_kernel_size}",
+        )
+        _require(
+            self.istft_size % self.istft_hop == 0
+            and self.istft_size > self.istft_hop
+            and (self.istft_size - self.istft_hop) % 2 == 0,
+            "istft_size must be a multiple of istft_hop, larger by an even number, "
+            f"got {self.istft_size} for {self.istft_hop}",
         )
         super().__init__(**kwargs)
 
@@ -118,9 +144,9 @@ def _are_counts(values: Sequence[Any]) -> bool:
 
 
 def _tiny() -> VocoderConfig:
-    """Speak 200 units; far faster than real time on one CPU thread."""
+    """Speak 200 units with the light generator, about fifty times real time on one thread."""
     return VocoderConfig(
-        num_units=200, embedding_dim=64, initial_channels=64, duration_hidden_dim=64
+        generator="convnext-istft", num_units=200, embedding_dim=192, duration_hidden_dim=64
     )
 
 

@@ -24,10 +24,19 @@ def reference(golden) -> UnitVocoder:
     return UnitVocoder.from_fairseq(golden / "vocoder/g.pt", golden / "vocoder/config.json")
 
 
-@pytest.fixture(scope="module")
-def tiny() -> UnitVocoder:
+SIZES = {
+    "hifigan": VocoderConfig(
+        num_units=200, embedding_dim=64, initial_channels=64, duration_hidden_dim=64
+    ),
+    "convnext-istft": vocoder_preset("tiny"),
+}
+
+
+@pytest.fixture(scope="module", params=list(SIZES))
+def tiny(request) -> UnitVocoder:
+    """A small vocoder of each kind, with random weights."""
     torch.manual_seed(0)
-    return UnitVocoder(vocoder_preset("tiny")).eval()
+    return UnitVocoder(SIZES[request.param]).eval()
 
 
 @pytest.fixture
@@ -110,8 +119,9 @@ def test_defaults_are_the_released_vocoder():
 
 def test_receptive_field_is_exact(tiny):
     middle = tiny.receptive_field + 2
-    embedded = torch.randn(1, 64, 2 * middle + 1, requires_grad=True, dtype=torch.float64)
-    generator = UnitVocoder(vocoder_preset("tiny")).double().generator
+    shape = (1, tiny.config.embedding_dim, 2 * middle + 1)
+    embedded = torch.randn(shape, requires_grad=True, dtype=torch.float64)
+    generator = UnitVocoder(tiny.config).double().generator
     hop = tiny.hop
     generator(embedded)[0, middle * hop : (middle + 1) * hop].abs().sum().backward()
     seen = embedded.grad[0].abs().sum(dim=0).nonzero()[:, 0]
@@ -201,7 +211,7 @@ def test_loading_draws_no_new_weights(tiny, tmp_path, monkeypatch):
             {"adaptor": 1},
             "no field 'adaptor' in VocoderConfig; it has generator, sample_rate, num_u",
         ),
-        ({"generator": "wavenet"}, "vocoder.generator must be one of hifigan, got 'wavenet'"),
+        ({"generator": "wavenet"}, "vocoder.generator must be one of hifigan, convnext-istft, got 'wavenet'"),
         ({"num_units": 0}, "vocoder.num_units must be a number of at least 1, got 0"),
         ({"sample_rate": -1}, "vocoder.sample_rate must be a number of at least 1, got -1"),
         ({"duration_dropout": 1.0}, r"vocoder.duration_dropout must be in \[0, 1\), got 1.0"),
@@ -212,6 +222,11 @@ def test_loading_draws_no_new_weights(tiny, tmp_path, monkeypatch):
         ({"resblock_kernel_sizes": [3, 7, 10]}, "vocoder.resblock_kernel_sizes must be odd"),
         ({"resblock_dilations": [[1], [1]]}, "vocoder.resblock_dilations must be one list for"),
         ({"resblock_dilations": [[1], [], [2]]}, "must be lists of numbers of at least 1"),
+        ({"convnext_dim": 0}, "vocoder.convnext_dim must be a number of at least 1, got 0"),
+        ({"convnext_blocks": []}, "vocoder.convnext_blocks must be numbers of at least 1, got"),
+        ({"convnext_kernel_size": 4}, "vocoder.convnext_kernel_size must be odd, got 4"),
+        ({"istft_hop": 150}, "vocoder.istft_size must be a multiple of istft_hop, larger by an"),
+        ({"istft_size": 160}, "vocoder.istft_size must be a multiple of istft_hop, larger by an"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
