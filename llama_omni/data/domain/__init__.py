@@ -1,0 +1,113 @@
+"""The tiny model's world: simple questions with one right answer each, and a refusal of the rest.
+
+`tiny_records` is the source that the recipe `tiny` builds its data set from. Everything is our own
+text; the facts are common knowledge.
+"""
+
+import re
+from collections.abc import Iterator
+from random import Random
+
+from llama_omni.data.domain import arithmetic, calendar, knowledge, talk
+from llama_omni.data.domain.talk import REFUSAL
+from llama_omni.data.domain.topic import Item, Topic
+from llama_omni.data.records import Record
+from llama_omni.errors import ConfigError
+
+__all__ = [
+    "GATE_INTENTS",
+    "LATER_INTENTS",
+    "REFUSAL",
+    "SPLITS",
+    "TOPICS",
+    "accepts",
+    "tiny_records",
+]
+
+TOPICS: tuple[Topic, ...] = (
+    *arithmetic.TOPICS,
+    *calendar.TOPICS,
+    *knowledge.TOPICS,
+    *talk.TOPICS,
+    *arithmetic.FOLLOW_UPS,
+    *knowledge.FOLLOW_UPS,
+    talk.OUTSIDE,
+)
+GATE_INTENTS = tuple(topic.name for topic in TOPICS if topic.gate and topic is not talk.OUTSIDE)
+LATER_INTENTS = tuple(topic.name for topic in TOPICS if not topic.gate)
+SPLITS = ("train", "test_seen", "test_unseen", "outside")
+_TRIES = 400  # draws before a topic counts as exhausted
+
+
+def tiny_records(seed: int, num_records: int, *, split: str = "train") -> Iterator[Record]:
+    """Draw records of one split.
+
+    Args:
+        seed: the same seed gives the same records; the first ones of a longer draw are the same.
+        num_records: how many at most. A test split ends earlier where its questions run out.
+        split: "train" never holds a held-out question; "test_seen" and "test_unseen" hold the
+            same kind of held-out questions, each once, for voices heard in training and for others
+            (a topic that holds nothing out gives its trained questions); "outside" holds held-out
+            questions that are to be refused.
+
+    Raises:
+        ConfigError: there is no such split.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    random = Random(f"{seed}/{split}")
+    seen: set[tuple[str, ...]] = set()
+    for index in range(num_records):
+        item = _draw(random, split, seen)
+        if item is None:
+            return
+        yield Record(
+            id=f"tiny-{split}-{seed}-{index:06d}",
+            question=item.question,
+            answer=item.answer,
+            history=item.history,
+            source="tiny",
+            intent=item.topic,
+            split=split,
+        )
+
+
+def _draw(random: Random, split: str, seen: set[tuple[str, ...]]) -> Item | None:
+    """Return the next question of a split, or None where none is left."""
+    for _ in range(_TRIES):
+        topic = _topic(random, split)
+        item = topic.make(random)
+        if split == "train":
+            if item.held_out:
+                continue
+            return item
+        key = (*(turn.question for turn in item.history), item.question)
+        if key in seen or item.held_out != _holds_out(topic):
+            continue
+        seen.add(key)
+        return item
+    return None
+
+
+def _topic(random: Random, split: str) -> Topic:
+    if split == "outside":
+        return talk.OUTSIDE
+    choices = (
+        TOPICS if split == "train" else [topic for topic in TOPICS if topic is not talk.OUTSIDE]
+    )
+    if split != "train":  # every intent counts in a test, however rare
+        return random.choice(choices)
+    return random.choices(choices, weights=[topic.weight for topic in choices])[0]
+
+
+def _holds_out(topic: Topic) -> bool:
+    return topic.holds_out_items or len(topic.wordings) >= 3
+
+
+def accepts(answer: str, reply: str) -> bool:
+    """Tell whether a reply says what the answer says: equal but for case and punctuation."""
+    return _words(answer) == _words(reply)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9']+", text.lower())
