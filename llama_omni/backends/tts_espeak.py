@@ -1,0 +1,87 @@
+"""eSpeak NG: a formant synthesizer with English accents and many variants of each.
+
+A voice is `espeak-ng:ACCENT` or `espeak-ng:ACCENT+VARIANT`, such as `espeak-ng:en-gb+m3`.
+"""
+
+import functools
+import math
+
+from llama_omni.backends.tts_common import (
+    TIMEOUT_S,
+    check_request,
+    decode_sound,
+    find_program,
+    plain_text,
+    run_program,
+)
+from llama_omni.errors import ToolError
+from llama_omni.interfaces import Audio, Voice
+
+INSTALL = "apt install espeak-ng"
+
+_LICENCE = "GPL-3.0-or-later (program and voice data; its output is not covered by it)"
+_RATE = 22_050
+_WORDS_PER_MINUTE = 175  # espeak-ng's default speed
+_MIDDLE_PITCH, _HIGHEST_PITCH = 50, 99  # 50 steps are an octave
+_ACCENTS = (
+    "en-us",
+    "en-us-nyc",
+    "en-gb",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+    "en-029",
+)
+
+
+class EspeakSynthesizer:
+    """Speak with espeak-ng's English accents, plain or in one of its variants."""
+
+    def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._program = find_program("espeak-ng", install=INSTALL)
+        self._timeout_s = timeout_s
+
+    @functools.cached_property
+    def voices(self) -> tuple[Voice, ...]:
+        """Every accent of English that is installed, plain and with each variant."""
+        languages = {row[1] for row in self._list("en")}
+        accents = [name for name in _ACCENTS if name in languages]
+        if not accents:
+            raise ToolError("espeak-ng must list an English voice, got none; " + INSTALL)
+        variants = sorted(
+            row[4].removeprefix("!v/")
+            for row in self._list("variant")
+            if row[4].startswith("!v/") and len(row) == 5  # a blank in a name makes it longer
+        )
+        names = [
+            f"{accent}{end}" for accent in accents for end in ["", *("+" + v for v in variants)]
+        ]
+        return tuple(
+            Voice(name=f"espeak-ng:{name}", sample_rate=_RATE, licence=_LICENCE) for name in names
+        )
+
+    def _list(self, language: str) -> list[list[str]]:
+        """Return priority, language, age and gender, name, file and more of each voice."""
+        said = run_program([self._program, f"--voices={language}"], timeout_s=self._timeout_s)
+        rows = [line.split() for line in said.decode("utf-8", "replace").splitlines()[1:]]
+        return [row for row in rows if len(row) >= 5]
+
+    def say(self, text: str, *, voice: str, speed: float = 1.0, pitch: float = 1.0) -> Audio:
+        """Return the sound of a text, (S,) at 16 kHz; the same every time."""
+        found = check_request(text, voice=voice, voices=self.voices, speed=speed, pitch=pitch)
+        step = round(_MIDDLE_PITCH + _MIDDLE_PITCH * math.log2(pitch))
+        command = [
+            self._program,
+            *("-v", found.name.removeprefix("espeak-ng:")),
+            *("-s", str(round(_WORDS_PER_MINUTE * speed))),
+            *("-p", str(min(max(step, 0), _HIGHEST_PITCH))),
+            *("-b", "1", "--stdin", "--stdout"),
+        ]
+        # Double brackets would be read as phoneme names.
+        spoken = plain_text(text).replace("[", "(").replace("]", ")")
+        sound = run_program(command, stdin=spoken.encode(), timeout_s=self._timeout_s)
+        return decode_sound(sound, source=f"espeak-ng with {text[:60]!r}")
+
+    def close(self) -> None:
+        """Do nothing: no process is left behind."""
