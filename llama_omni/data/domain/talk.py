@@ -1,4 +1,4 @@
-"""Greetings, small talk, and the polite refusal of everything else."""
+"""Greetings, small talk, and the polite refusal of everything else, understood or not."""
 
 from random import Random
 
@@ -112,14 +112,36 @@ _ODD = (
 )  # fmt: skip
 
 
+_ONSETS = "b bl br d dr f fl g gl gr h k kl kr l m n p pl r s sk sl sp st t tr v w z".split()
+_NUCLEI = "a e i o u ai ee oo ou ar or".split()
+_CODAS = ["", "", "", "n", "m", "st", "nd", "k", "t", "p", "sh", "l", "ng", "ck", "ft"]
+_SMALL_WORDS = "the a of to is and in my your for with that was on".split()
+
+
+def _made_up(random: Random) -> str:
+    """Return a sentence that means nothing, for speech that cannot be understood."""
+    words = []
+    for _ in range(random.randint(3, 8)):
+        if random.random() < 0.25:
+            words.append(random.choice(_SMALL_WORDS))
+            continue
+        parts = (_ONSETS, _NUCLEI, _CODAS)
+        syllables = random.randint(1, 2)
+        words.append("".join(random.choice(part) for _ in range(syllables) for part in parts))
+    return f"{' '.join(words)}{random.choice('.?')}"
+
+
 def _talk(random: Random) -> Slots:
     question, answer = random.choice(_PAIRS)
     return {"question": question, "answer": answer}
 
 
 def _outside(random: Random) -> Slots:
-    if random.random() < 0.15:
+    kind = random.random()
+    if kind < 0.15:
         return {"question": random.choice(_ODD)}
+    if kind < 0.4:
+        return {"question": _made_up(random)}
     topic, other = random.sample(_TOPICS, 2)
     return {"question": random.choice(_OPENINGS).format(topic=topic, other=other)}
 
