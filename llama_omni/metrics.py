@@ -4,6 +4,7 @@ Pure functions, no torch, used by training and by evaluation alike.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -18,11 +19,25 @@ Value = TypeVar("Value")
 # characters that are not space and hold a letter or a digit, so a lone dash is none.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]*[^\\W_{_UNSPACED}][^\\s{_UNSPACED}]*")
+_UNMARKED = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
 def count_words(text: str) -> int:
     """Count the words of a text; one that is not yet complete counts."""
     return len(_WORD.findall(text))
+
+
+def spoken_words(text: str) -> list[str]:
+    """Return the words of a text as a recogniser writes them: lower case, no punctuation.
+
+    "Twenty-one o'clock!" is twenty, one, o'clock. Use it on both sides of a comparison.
+    """
+    plain = unicodedata.normalize("NFKC", text).lower()
+    plain = plain.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    kept = "".join(
+        mark if mark == "'" or unicodedata.category(mark)[0] in "LMN" else " " for mark in plain
+    )
+    return [word for found in _UNMARKED.findall(kept) if (word := found.strip("'"))]
 
 
 def lagging_words(events: Iterable[ReplyEvent]) -> int | None:

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from llama_omni.errors import ConfigError, InputError, MissingExtraError
 from llama_omni.interfaces import AudioDelta, TextDelta
-from llama_omni.metrics import bootstrap_interval, cer, count_words, lagging_words, wer
+from llama_omni.metrics import (
+    bootstrap_interval,
+    cer,
+    count_words,
+    lagging_words,
+    spoken_words,
+    wer,
+)
 
 SOUND = AudioDelta(
     audio=np.zeros(320, np.float32),
@@ -45,6 +52,21 @@ def test_count_words(text, count):
 @given(st.text("aZ9 .,-\n\u4e16", max_size=40), st.integers(0, 40))
 def test_words_of_a_beginning_are_never_more(text, cut):
     assert count_words(text[:cut]) <= count_words(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("Twenty-one o'clock!", ["twenty", "one", "o'clock"], id="hyphen"),
+        pytest.param("It\u2019s 'fine', dogs' too", ["it's", "fine", "dogs", "too"], id="quotes"),
+        pytest.param("Sa\u0303o Paulo: 3.5 %", ["s\u00e3o", "paulo", "3", "5"], id="accents"),
+        pytest.param("\u4f60\u597dhello", ["\u4f60", "\u597d", "hello"], id="unspaced"),
+        pytest.param("\u0939\u093f\u0928", ["\u0939\u093f\u0928"], id="vowel signs"),
+        pytest.param(" - ' \n", [], id="nothing"),
+    ],
+)
+def test_spoken_words(text, words):
+    assert spoken_words(text) == words
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ an error in the first never hides the end of the answer. A text is only ever a s
 """
 
 import contextlib
-import math
 import os
 import selectors
 import subprocess
@@ -41,7 +40,8 @@ _DIPHONE_F0_HZ = 105  # likewise
 class FestivalSynthesizer:
     """Speak with Festival's voices kal, ked and slt_hts, those of them that are installed.
 
-    A process that died is started again; close() ends it. Not for several threads at once.
+    Pitch works for kal and ked; festival ignores it for the statistical voice slt_hts. A process
+    that died is started again; close() ends it. Not for several threads at once.
     """
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -78,10 +78,9 @@ class FestivalSynthesizer:
         short = found.name.removeprefix("festival:")
         # Choosing the voice anew resets all that speed and pitch of another request have set.
         forms = [f"(voice_{_VOICES[short][0]})"]
-        if short == "slt_hts":
-            shift = 12.0 * math.log2(pitch)  # semitones
-            options = f'(list "-r" {speed:.6f}) (list "-fm" {shift:.6f})'
-            forms += [f"(set! hts_engine_params (append hts_engine_params (list {options})))"]
+        if short == "slt_hts":  # of its engine's options, this festival hears the speed alone
+            rate = f'(list (list "-r" {speed:.6f}))'
+            forms += [f"(set! hts_engine_params (append hts_engine_params {rate}))"]
         else:
             mean = _DIPHONE_F0_HZ * pitch
             forms += [

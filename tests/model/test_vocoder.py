@@ -211,7 +211,10 @@ def test_loading_draws_no_new_weights(tiny, tmp_path, monkeypatch):
             {"adaptor": 1},
             "no field 'adaptor' in VocoderConfig; it has generator, sample_rate, num_u",
         ),
-        ({"generator": "wavenet"}, "vocoder.generator must be one of hifigan, convnext-istft, got 'wavenet'"),
+        (
+            {"generator": "wavenet"},
+            "vocoder.generator must be one of hifigan, convnext-istft, got 'wavenet'",
+        ),
         ({"num_units": 0}, "vocoder.num_units must be a number of at least 1, got 0"),
         ({"sample_rate": -1}, "vocoder.sample_rate must be a number of at least 1, got -1"),
         ({"duration_dropout": 1.0}, r"vocoder.duration_dropout must be in \[0, 1\), got 1.0"),
