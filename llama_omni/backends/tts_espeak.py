@@ -3,7 +3,6 @@
 A voice is `espeak-ng:ACCENT` or `espeak-ng:ACCENT+VARIANT`, such as `espeak-ng:en-gb+m3`.
 """
 
-import functools
 import math
 
 from llama_omni.backends.tts_common import (
@@ -41,10 +40,14 @@ class EspeakSynthesizer:
     def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
         self._program = find_program("espeak-ng", install=INSTALL)
         self._timeout_s = timeout_s
+        self._voices = self._find_voices()
 
-    @functools.cached_property
+    @property
     def voices(self) -> tuple[Voice, ...]:
         """Every accent of English that is installed, plain and with each variant."""
+        return self._voices
+
+    def _find_voices(self) -> tuple[Voice, ...]:
         languages = {row[1] for row in self._list("en")}
         accents = [name for name in _ACCENTS if name in languages]
         if not accents:

@@ -1,12 +1,13 @@
 """Festival: one process that lives as long as its synthesizer and speaks many sentences.
 
 Festival takes 0.2 s to start, longer than most sentences take to synthesize. It reads Scheme on its
-standard input; each request is one form, followed by one that prints a numbered mark, so that
+standard input; each request is one form, followed by one that prints a new mark, so that
 an error in the first never hides the end of the answer. A text is only ever a string literal.
 """
 
 import contextlib
 import os
+import secrets
 import selectors
 import subprocess
 import tempfile
@@ -51,8 +52,11 @@ class FestivalSynthesizer:
         self._wave = Path(self._folder.name) / "speech.wav"
         self._process: subprocess.Popen[bytes] | None = None
         self._stop = lambda: None
-        self._count = 0
-        self._voices = self._find_voices()
+        try:
+            self._voices = self._find_voices()
+        except ToolError:
+            self.close()
+            raise
 
     @property
     def voices(self) -> tuple[Voice, ...]:
@@ -64,7 +68,6 @@ class FestivalSynthesizer:
         names = said.replace("(", " ").replace(")", " ").split()
         found = [(short, row) for short, row in _VOICES.items() if row[0] in names]
         if not found:
-            self.close()
             packages = " ".join(row[3] for row in _VOICES.values())
             raise ToolError(f"festival must have a voice of ours, got none; apt install {packages}")
         return tuple(
@@ -114,8 +117,7 @@ class FestivalSynthesizer:
         """Let festival evaluate a form and return what it printed, errors included."""
         process = self._running()
         assert process.stdin is not None
-        self._count += 1
-        mark = f"[end of answer {self._count}]"
+        mark = f"[end of answer {secrets.token_hex(8)}]"
         try:
             process.stdin.write(f'{form}\n(format t "{mark}\\n")\n(fflush nil)\n'.encode())
             process.stdin.flush()

@@ -1,7 +1,5 @@
 """Flite: CMU's small English voices; one process for each utterance, in a few milliseconds."""
 
-import functools
-
 from llama_omni.backends.tts_common import (
     TIMEOUT_S,
     ascii_text,
@@ -31,10 +29,14 @@ class FliteSynthesizer:
     def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
         self._program = find_program("flite", install=INSTALL)
         self._timeout_s = timeout_s
+        self._voices = self._find_voices()
 
-    @functools.cached_property
+    @property
     def voices(self) -> tuple[Voice, ...]:
         """The English voices that this flite was built with."""
+        return self._voices
+
+    def _find_voices(self) -> tuple[Voice, ...]:
         said = run_program([self._program, "-lv"], timeout_s=self._timeout_s).decode()
         names = said.partition(":")[2].split()
         known = [name for name in _RATES if name in names]
