@@ -22,7 +22,7 @@ TIMEOUT_S = 60.0  # a program that is silent for longer has hung
 SPEEDS = (0.5, 2.0)
 PITCHES = (0.5, 2.0)
 
-_SILENCE_DB = -50.0  # below the loudest frame: under every consonant, above a program's dither
+_SILENCE_DB = -45.0  # below the loudest frame: under most consonants, above breath and dither
 _FRAME_S = 0.01
 _LONGEST_S = 3_600.0
 _ASCII = str.maketrans(
