@@ -63,7 +63,7 @@ def test_voices_of_a_pool_can_be_opened_and_heard(pool):
 
 
 def test_missing_voices_are_named_with_how_to_install_them():
-    with pytest.raises(ToolError, match=r"voices\.tiny-unseen must be installed, missing: festival"):
+    with pytest.raises(ToolError, match=r"voices\.tiny-unseen must be installed, missing: fest"):
         TINY_UNSEEN.check(voice for voice in TINY_UNSEEN.voices if "ked" not in voice)
 
 
