@@ -70,7 +70,8 @@ class ConvNextIstft(nn.Module):
             for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
                 x = block(x, mask)
         x = self.norm_post(x).float()  # (B, T, C)
-        spectra = F.linear(x, self.head.weight.float(), self.head.bias.float())  # (B, T, N + 2)
+        with torch.autocast(x.device.type, enabled=False):  # phases want every bit
+            spectra = F.linear(x, self.head.weight.float(), self.head.bias.float())  # (B, T, N + 2)
         return self._sound(spectra, mask).to(embedded.dtype)  # (B, S)
 
     def _sound(

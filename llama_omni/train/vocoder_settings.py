@@ -1,0 +1,106 @@
+"""Knobs of vocoder training, and the two measured ways to set them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llama_omni.errors import ConfigError
+
+_POSITIVE = (
+    "steps batch_size accumulation save_every eval_every log_every keep held_out segment_s "
+    "max_hours learning_rate max_grad_norm"
+).split()
+_NOT_NEGATIVE = (
+    "mel_weight stft_weight duration_weight feature_weight weight_decay samples seed".split()
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VocoderSettings:
+    """Knobs of vocoder training. Defaults: the light generator on one CPU core.
+
+    Raises:
+        ConfigError: for impossible values.
+    """
+
+    steps: int = 3000  # of the optimiser
+    batch_size: int = 16  # segments of one device and accumulation step
+    accumulation: int = 1
+    segment_s: float = 1.0  # seconds of a segment; rounded to whole frames
+    learning_rate: float = 8e-4
+    schedule: Literal["cosine", "exponential"] = "cosine"
+    warmup_ratio: float = 0.03  # of all steps; cosine only
+    decay: float = 0.999  # for each epoch; exponential only
+    beta1: float = 0.8
+    beta2: float = 0.99
+    weight_decay: float = 0.01
+    max_grad_norm: float = 10.0
+    mel_weight: float = 15.0
+    stft_weight: float = 2.5  # of the multi-resolution STFT loss; 0 leaves it out
+    duration_weight: float = 1.0
+    feature_weight: float = 2.0  # of the discriminators' feature matching
+    adversarial_from: int | None = None  # the step that discriminators begin at; None: never
+    precision: Literal["float32", "bf16"] = "float32"
+    seed: int = 0
+    max_hours: float = 24.0  # of speech read from the set, drawn by the seed where it has more
+    held_out: int = 16  # answers kept from training to measure with
+    samples: int = 4  # of them written as sound at each evaluation
+    save_every: int = 250
+    eval_every: int = 500
+    log_every: int = 10
+    keep: int = 2  # newest checkpoints
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ConfigError(
+                    f"vocoder training's {name} must be above 0, got {self.show(name)}"
+                )
+        for name in _NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be at least 0, got {self.show(name)}")
+        for name in ("warmup_ratio", "beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"{name} must be in [0, 1), got {self.show(name)}")
+        if not 0.0 < self.decay <= 1.0:
+            raise ConfigError(f"decay must be in (0, 1], got {self.decay}")
+        if self.adversarial_from is not None and self.adversarial_from < 0:
+            raise ConfigError(f"adversarial_from must be at least 0, got {self.adversarial_from}")
+        for name, known in (
+            ("schedule", ("cosine", "exponential")),
+            ("precision", ("float32", "bf16")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(known)}, got {self.show(name)}"
+                )
+
+    def show(self, name: str) -> str:
+        """Return one value as a message shows it."""
+        return repr(getattr(self, name))
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Discriminators are used at some step."""
+        return self.adversarial_from is not None and self.adversarial_from < self.steps
+
+
+def hifigan_settings(**changes: object) -> VocoderSettings:
+    """Return HiFi-GAN's own knobs: adversarial from the start, for a GPU and many hours.
+
+    Source:
+        HiFi-GAN (arXiv 2010.05646), V1; fairseq's code HiFi-GAN for segments and durations.
+    """
+    known: dict[str, object] = {
+        "steps": 500_000,
+        "segment_s": 0.56,  # 8,960 samples
+        "learning_rate": 2e-4,
+        "schedule": "exponential",
+        "mel_weight": 45.0,
+        "stft_weight": 0.0,
+        "max_grad_norm": 1000.0,
+        "adversarial_from": 0,
+        "save_every": 5000,
+        "eval_every": 5000,
+        "log_every": 100,
+    }
+    return VocoderSettings(**(known | changes))  # pyright: ignore[reportArgumentType]
