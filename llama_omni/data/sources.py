@@ -1,0 +1,203 @@
+"""Where questions come from: published instruction sets, tables of any kind, our tiny domain.
+
+Each source is read as a stream, and gives the same records in the same order each time.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Literal
+
+from llama_omni.data.items import Item
+from llama_omni.data.records import Record
+from llama_omni.data.tables import Located, read_rows
+from llama_omni.errors import ConfigError, InputError
+
+Kind = Literal["table", "alpaca", "ultrachat", "released", "tiny"]
+KINDS: tuple[str, ...] = ("table", "alpaca", "ultrachat", "released", "tiny")
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_SPLIT = re.compile(r"\w+(\.\w+)*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """What the columns of a table are called; none: the table has no such column."""
+
+    question: str = "instruction"
+    answer: str | None = None
+    id: str | None = None
+    voice: str | None = None
+    split: str | None = None
+    intent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One source of a data set."""
+
+    kind: Kind = "table"
+    path: str = ""  # a file, a folder, or a hub id; nothing for the tiny domain
+    name: str = ""  # of the records, in their ids; empty: the kind
+    limit: int | None = None  # the first so many records
+    split: str = "train"  # of the records, where no column says it
+    hub_split: str = "train"  # which split of a hub's data set is read
+    answers: bool = True  # take the source's own answers; false: have others written
+    columns: Columns = field(default_factory=Columns)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"source.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"source.limit must be at least 1, got {self.limit}")
+        if self.name and not _ID.fullmatch(self.name):
+            raise ConfigError(f"source.name must be of letters, digits and ._-, got {self.name!r}")
+        if not _SPLIT.fullmatch(self.split):
+            raise ConfigError(f"source.split must be letters, digits and _, got {self.split!r}")
+
+    @property
+    def label(self) -> str:
+        """What its records call it."""
+        return self.name or self.kind
+
+
+def read_sources(sources: Iterable[Source], *, seed: int) -> Iterator[Item]:
+    """Yield the records of several sources, one source after the other.
+
+    Args:
+        sources: At least one.
+        seed: Of sources that draw their records.
+
+    Raises:
+        InputError: A source is empty, broken or lacks a column, or an id comes twice.
+        MissingExtraError: A source needs a package that is not installed.
+    """
+    found: dict[str, str] = {}
+    for source in sources:
+        number = 0
+        for where, item in islice(_read(source, seed), source.limit):
+            record = item.record
+            if not _ID.fullmatch(record.id):
+                raise InputError(
+                    f"{where}: id must be 1 to 200 letters, digits and ._-, got {record.id!r}"
+                )
+            if not _SPLIT.fullmatch(record.split):
+                raise InputError(
+                    f"{where}: split must be letters, digits and _, got {record.split!r}"
+                )
+            if record.id in found:
+                raise InputError(
+                    f"{where}: id must be new, got {record.id!r} again, after {found[record.id]}; "
+                    "give each source a name of its own, or leave the id column out"
+                )
+            found[record.id] = where
+            yield item if source.answers else replace(item, record=replace(record, answer=None))
+            number += 1
+        if not number:
+            raise InputError(
+                f"source {source.path or source.label} must hold at least one record, found none"
+            )
+
+
+def _read(source: Source, seed: int) -> Iterator[tuple[str, Item]]:
+    if source.kind == "tiny":
+        from llama_omni.data.domain import tiny_records
+
+        if source.limit is None:
+            raise ConfigError("source.limit must be set for the tiny domain, which has no end")
+        for record in tiny_records(seed, source.limit, split=source.split):
+            yield record.id, Item(record=record)
+        return
+    if not source.path:
+        raise InputError(
+            f"source {source.label} must have a path; give it with --source {source.label}=PATH"
+        )
+    if source.kind == "released":
+        from llama_omni.data.released import read_released
+
+        make: Callable[[Located, str, Source], Item] = read_released
+    else:
+        make = _MAKERS[source.kind]
+    for number, located in enumerate(read_rows(source.path, hub_split=source.hub_split)):
+        yield located.where, make(located, f"{source.label}-{number:07d}", source)
+
+
+def _alpaca(located: Located, name: str, source: Source) -> Item:
+    question = _text(located, "instruction")
+    more = _text(located, "input") if located.row.get("input") else ""
+    return _item(
+        name,
+        source,
+        question=f"{question}\n{more}" if more.strip() else question,
+        answer=_text(located, "output") if located.row.get("output") else None,
+    )
+
+
+def _ultrachat(located: Located, name: str, source: Source) -> Item:
+    """Read the first turn, in the layout of the authors or in that of the hub."""
+    row = located.row
+    if "data" in row:
+        texts = row["data"]
+    elif "messages" in row:
+        messages = row["messages"]
+        roles = [turn.get("role") if isinstance(turn, Mapping) else None for turn in messages or ()]
+        first = roles.index("user") if "user" in roles else len(roles)
+        texts = [turn.get("content") for turn in (messages or ())[first : first + 2]]
+    else:
+        raise _missing(located, "data or messages")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{located.where}: a dialogue must be a list of texts, got {texts!r:.80}")
+    if not texts:
+        raise InputError(f"{located.where}: a dialogue must have a user's turn, got none")
+    answer = texts[1] if len(texts) > 1 else None
+    return _item(name, source, question=texts[0], answer=answer)
+
+
+def _table(located: Located, name: str, source: Source) -> Item:
+    columns = source.columns
+
+    def optional(column: str | None) -> str | None:
+        return _text(located, column) or None if column is not None else None
+
+    return _item(
+        optional(columns.id) or name,
+        source,
+        question=_text(located, columns.question),
+        answer=optional(columns.answer),
+        voice=optional(columns.voice),
+        split=optional(columns.split) or source.split,
+        intent=optional(columns.intent),
+    )
+
+
+def _item(name: str, source: Source, **fields: Any) -> Item:
+    known: dict[str, Any] = {"id": name, "source": source.label, "split": source.split}
+    return Item(record=Record(**(known | fields)))
+
+
+def _text(located: Located, column: str) -> str:
+    """Return a column as text; nothing there is no text."""
+    if column not in located.row:
+        raise _missing(located, column)
+    value = located.row[column]
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputError(
+            f"{located.where}: column {column!r} must hold text, got {type(value).__name__}"
+        )
+    return str(value).strip()
+
+
+def _missing(located: Located, column: str) -> InputError:
+    return InputError(
+        f"{located.where} must have a column {column!r}; it has {', '.join(located.row) or 'none'}"
+    )
+
+
+_MAKERS: dict[str, Callable[[Located, str, Source], Item]] = {
+    "table": _table,
+    "alpaca": _alpaca,
+    "ultrachat": _ultrachat,
+}

@@ -1,0 +1,183 @@
+"""Rows of JSON, JSONL, CSV and Parquet files, one at a time, each with where it was found.
+
+A JSON array is read piece by piece: published ones reach a gigabyte.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llama_omni.data.schema import arrow
+from llama_omni.errors import InputError, MissingExtraError
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+
+_CHUNK_CHARS = 1 << 20
+_LONGEST_ROW = 1 << 26  # characters: a row that does not end within this is broken
+_GAP = re.compile(r"[\s,]*")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(#[\w.-]+)?")
+
+
+class Located(NamedTuple):
+    """A row and where it was found."""
+
+    where: str  # "questions.jsonl, line 3"
+    row: dict[str, Any]
+
+
+def read_rows(path: str, *, hub_split: str = "train") -> Iterator[Located]:
+    """Yield the rows of a file, of a folder of files in the order of their names, or of the hub.
+
+    Args:
+        path: The file or folder; what is neither but reads as OWNER/NAME is a data set of the hub
+            (OWNER/NAME#CONFIG names one of its configurations).
+        hub_split: Which split of a data set of the hub.
+
+    Raises:
+        InputError: It cannot be read; names the file and the line.
+        MissingExtraError: A data set of the hub needs the package `datasets`.
+    """
+    place = Path(path)
+    if place.is_dir():
+        files = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        if not files:
+            raise InputError(f"{place} must hold {', '.join(SUFFIXES)} files, found none")
+        for file in files:
+            yield from _read_file(file)
+    elif place.exists():
+        yield from _read_file(place)
+    elif _HUB_ID.fullmatch(path):
+        yield from _read_hub(path, hub_split)
+    else:
+        raise InputError(f"{place} must be a file, a folder or a hub id, found nothing there")
+
+
+def _read_file(file: Path) -> Iterator[Located]:
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{file} must end with {', '.join(SUFFIXES)}, got suffix {suffix!r}")
+    try:
+        if suffix == ".parquet":
+            yield from _read_parquet(file)
+        elif suffix == ".csv":
+            yield from _read_csv(file)
+        elif suffix == ".json" and _begins_array(file):
+            yield from _read_array(file)
+        else:
+            yield from _read_lines(file)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{file} must be UTF-8 text, got byte {error.object[error.start]:#x}"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{file} must be readable, got: {error.strerror or error}") from error
+
+
+def _begins_array(file: Path) -> bool:
+    with file.open(encoding="utf-8-sig") as source:
+        while char := source.read(1):
+            if not char.isspace():
+                return char == "["
+    return False
+
+
+def _read_array(file: Path) -> Iterator[Located]:
+    decoder, line, number = json.JSONDecoder(), 1, 0
+    with file.open(encoding="utf-8-sig") as source:
+        text = source.read(_CHUNK_CHARS)
+        position = text.index("[") + 1
+        line += text.count("\n", 0, position)
+        while True:
+            start = position
+            gap = _GAP.match(text, position)
+            position = gap.end() if gap else position
+            line += text.count("\n", start, position)
+            try:
+                if text[position : position + 1] == "]":
+                    return
+                row, end = decoder.raw_decode(text, position)
+            except ValueError as error:  # broken, or cut where the chunk ends
+                more = source.read(max(_CHUNK_CHARS, len(text) - position))
+                if not more or len(text) - position > _LONGEST_ROW:
+                    raise InputError(_broken(file, line, text[position:], error)) from error
+                text, position = text[position:] + more, 0
+                continue
+            yield _located(file, f"item {number}, line {line}", row)
+            line += text.count("\n", position, end)
+            position, number = end, number + 1
+
+
+def _read_lines(file: Path) -> Iterator[Located]:
+    with file.open(encoding="utf-8-sig") as source:
+        for number, text in enumerate(source, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except ValueError as error:
+                raise InputError(_broken(file, number, text, error)) from error
+            yield _located(file, f"line {number}", row)
+
+
+def _broken(file: Path, line: int, text: str, error: ValueError) -> str:
+    found = text.strip()[:60]
+    if isinstance(error, json.JSONDecodeError):
+        line += error.lineno - 1 if error.doc is text else 0
+        reason = error.msg
+    else:
+        reason = str(error)
+    return f"{file}, line {line} must be JSON, got: {reason} in {found!r}"
+
+
+def _read_csv(file: Path) -> Iterator[Located]:
+    with file.open(encoding="utf-8-sig", newline="") as source:
+        reader = csv.DictReader(source)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InputError(
+                        f"{file}, line {reader.line_num} must have {len(reader.fieldnames or ())} "
+                        "fields as its header, got another number"
+                    )
+                yield Located(f"{file}, line {reader.line_num}", dict(row))
+        except csv.Error as error:
+            raise InputError(f"{file}, line {reader.line_num} must be CSV, got: {error}") from error
+
+
+def _read_parquet(file: Path) -> Iterator[Located]:
+    try:
+        with arrow("pyarrow.parquet").ParquetFile(file) as source:
+            number = 0
+            for batch in source.iter_batches(batch_size=256, use_threads=False):
+                for row in batch.to_pylist():
+                    yield Located(f"{file}, row {number}", row)
+                    number += 1
+    except arrow().ArrowException as error:
+        raise InputError(f"{file} must be a whole Parquet file, got: {error}") from error
+
+
+def _read_hub(path: str, split: str) -> Iterator[Located]:
+    try:
+        import datasets
+        from datasets.exceptions import DatasetsError
+    except ImportError as error:
+        raise MissingExtraError("datasets", "data", "a data set of the hub") from error
+    name, _, config = path.partition("#")
+    try:
+        rows: Any = datasets.load_dataset(name, config or None, split=split, streaming=True)
+        for number, row in enumerate(rows):
+            yield Located(f"{path}, row {number}", row)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{path} must be a file, a folder or a data set of the hub, got: {reason}"
+        ) from error
+
+
+def _located(file: Path, place: str, row: Any) -> Located:
+    if not isinstance(row, dict):
+        raise InputError(f"{file}, {place} must be an object {{...}}, got {type(row).__name__}")
+    return Located(f"{file}, {place}", row)
