@@ -23,3 +23,12 @@ class Record:
     intent: str | None = None  # kind of question, where the source knows it
     split: str = "train"  # or a held-out set's name
     voice: str | None = None  # of the question; None: drawn by the recipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reject:
+    """A record that did not become part of the data set, and why."""
+
+    id: str  # of the record
+    stage: str  # "rewrite", "respond", ...
+    reason: str  # one line, the same words for the same cause so that they can be counted
