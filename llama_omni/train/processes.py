@@ -1,0 +1,178 @@
+"""The processes of a run: who is rank 0, what is summed over all, and sharded parameters.
+
+Gradients of replicated parameters are summed here, once for each optimiser step, instead of by
+DDP's hooks: see ADR 0014. One process needs no torch.distributed at all.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from llama_omni.errors import ConfigError, MissingExtraError, TrainingError
+
+_BUCKET = 1 << 24  # gradient elements summed in one call
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processes:
+    """This process among those of the run; decided once, at set-up."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone writes and shows anything."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up a tensor over all processes, in place."""
+        if self.world > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, in the order of ranks."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return values
+
+    def from_main(self, value: Any) -> Any:
+        """Return rank 0's value."""
+        return self.gather(value)[0]
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.world > 1:
+            self.gather(None)
+
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        """Give all processes rank 0's weights."""
+        if self.world > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor.detach(), 0)
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add up the gradients of replicated parameters over all processes.
+
+        A parameter that no process used keeps None, as it would in one process.
+        """
+        if self.world == 1:
+            return
+        used = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
+        distributed.all_reduce(used, distributed.ReduceOp.MAX)
+        bucket: list[Tensor] = []
+        size = 0
+        for parameter, anywhere in zip(parameters, used.tolist(), strict=True):
+            if not anywhere:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            bucket.append(parameter.grad)
+            size += parameter.numel()
+            if size >= _BUCKET:
+                _sum_bucket(bucket)
+                bucket, size = [], 0
+        _sum_bucket(bucket)
+
+
+def set_up(device: str) -> Processes:
+    """Join the run that `torchrun` or `accelerate launch` started, or be the only process.
+
+    Raises:
+        ConfigError: there is no such device.
+        MissingExtraError: several processes without accelerate.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    cuda = torch.cuda.is_available() and device in ("auto", "cuda")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r} must exist, found no CUDA device")
+    if world == 1:
+        try:
+            place = torch.device("cuda" if cuda else "cpu" if device == "auto" else device)
+        except RuntimeError as error:
+            raise ConfigError(f"device must be auto, cpu or cuda[:N], got {device!r}") from error
+        return Processes(rank=0, world=1, device=place)
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise MissingExtraError("accelerate", "train", "training in several processes") from error
+    state = PartialState(cpu=not cuda)  # starts torch.distributed: NCCL, or gloo without CUDA
+    return Processes(
+        rank=state.process_index,
+        world=state.num_processes,
+        device=state.device or torch.device("cpu"),
+    )
+
+
+def is_main() -> bool:
+    """Whether this process writes files, wherever in a run it is asked."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def shard(model: nn.Module, root: nn.Module, *, bf16: bool) -> None:
+    """Shard what learns over all processes with FSDP2, layer by layer, then the rest with `root`.
+
+    Modules without anything to learn that are no layers of a sharded stack stay whole.
+
+    Raises:
+        TrainingError: a parameter that learns is not sharded afterwards.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.tensor import DTensor
+
+    device = "cuda" if torch.cuda.is_available() and next(model.parameters()).is_cuda else "cpu"
+    options: dict[str, Any] = {
+        "mesh": init_device_mesh(device, (distributed.get_world_size(),)),
+        "mp_policy": MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16 if bf16 else None,
+            reduce_dtype=torch.float32,
+            cast_forward_inputs=False,  # autocast does; counts of targets do not fit bfloat16
+        ),
+    }
+    whole: set[nn.Parameter] = set()
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    for child in model.children():
+        if not any(parameter.requires_grad for parameter in child.parameters()):
+            layers = [m for m in child.modules() if type(m).__name__ in names]
+            if type(child).__name__ == "SpeechEncoder" or not layers:
+                whole.update(child.parameters())
+    for module in list(model.modules()):
+        if type(module).__name__ in names and not whole & set(module.parameters()):
+            fully_shard(module, **options)
+    fully_shard(root, ignored_params=whole, **options)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not isinstance(parameter, DTensor):
+            raise TrainingError(f"parameter {name} must be sharded, got a whole one")
+
+
+def full_state(model: nn.Module) -> dict[str, Any]:
+    """Return all weights of a model, gathered from all processes where they are sharded.
+
+    Every process must call this; where it is sharded, only rank 0 gets the weights.
+    """
+    from torch.distributed.tensor import DTensor
+
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return model.state_dict()
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_model_state_dict(model, options=options)
+
+
+def _sum_bucket(gradients: list[Tensor]) -> None:
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))

@@ -1,0 +1,448 @@
+"""One loop for everything that is trained here: stages one and two, language model, encoder.
+
+Unusual: a step first fetches all its batches, because each loss is divided by the number of
+targets in the whole step, over accumulation and processes. So the gradient is that of one big
+batch, however it is divided. On torch and Accelerate instead of Transformers' Trainer: ADR 0014.
+"""
+
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from llama_omni.errors import OutputError, TrainingError
+from llama_omni.train.checkpoints import Checkpoints, fingerprint, write_folder
+from llama_omni.train.processes import set_up, shard
+from llama_omni.train.sampler import Batches, Keys, StepPlan, seeded
+from llama_omni.train.settings import FREE_TO_CHANGE, TrainSettings
+from llama_omni.train.task import Task
+from llama_omni.train.tracking import Tracking
+
+logger = logging.getLogger(__name__)
+
+Batch = tuple[list[int], dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """Where a run stands when `train` returns."""
+
+    step: int
+    done: bool  # False: `stop_after_s` ended this call; call again to go on
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
+    best: float | None = None  # value of `settings.metric`; its product is in output/best
+
+
+def train(
+    task: Task,
+    dataset: Any,
+    lengths: Sequence[float | int] | np.ndarray,
+    settings: TrainSettings,
+    output: Path,
+    *,
+    resume: bool = True,
+) -> TrainResult:
+    """Train a task, from where an earlier call with the same output folder stopped.
+
+    Leaves the trained weights in `task.model`, in evaluation mode. SIGINT and SIGTERM save a
+    checkpoint and then raise KeyboardInterrupt; a second one stops at once.
+
+    Args:
+        task: what to learn.
+        dataset: rows by number (and `ids`, which error messages name); read in loader workers.
+        lengths: of each row, by which batches are grouped.
+        settings: see `TrainSettings`.
+        output: gets checkpoints/, best/ (the best product), final/ (the last one), metrics.jsonl,
+            settings.json, done.json, tensorboard/.
+        resume: False refuses a folder in which a run has begun.
+
+    Raises:
+        TrainingError: the loss is no number (names the samples), or the folder holds another run.
+        OutputError: something cannot be written; the last checkpoint stays.
+    """
+    return _Run(task, dataset, lengths, settings, Path(output), resume).go()
+
+
+class _Root(nn.Module):
+    """Makes a task's loss a forward pass, within which sharded parameters are whole."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self._task = [task]  # in a list: it is no module
+
+    def forward(self, what: str, *arguments: Any) -> Any:
+        return getattr(self._task[0], what)(*arguments)
+
+
+class _Run:
+    def __init__(
+        self,
+        task: Task,
+        dataset: Any,
+        lengths: Sequence[float | int] | np.ndarray,
+        settings: TrainSettings,
+        output: Path,
+        resume: bool,
+    ) -> None:
+        self.task, self.dataset, self.settings, self.output = task, dataset, settings, output
+        self.processes = set_up(settings.device)
+        rows = settings.batch_size * settings.accumulation * self.processes.world
+        self.max_steps = settings.steps(len(lengths), self.processes.world)
+        self.plan = StepPlan(
+            lengths, rows_per_step=rows, bucket=settings.bucket, seed=settings.seed
+        )
+        self._settle(rows, len(lengths), resume)
+        self._prepare_model()
+        self.checkpoints = Checkpoints(
+            output / "checkpoints", keep=settings.keep, processes=self.processes
+        )
+        self.step, self.best, self.metrics, self.seconds = 0, None, {}, 0.0
+        self.sums: dict[str, list[float]] = {}  # name -> [weighted sum, weight] since the last line
+        self._started = time.monotonic()
+        self._signals: list[int] = []
+        torch.manual_seed(settings.seed + self.processes.rank)
+        if path := self.processes.from_main(self.checkpoints.newest()):
+            self._restore(path)
+        self.tracking = Tracking(
+            output,
+            step=self.step,
+            max_steps=self.max_steps,
+            tensorboard=settings.tensorboard,
+            wandb_project=settings.wandb_project,
+            silent=not self.processes.is_main,
+        )
+
+    def _settle(self, rows: int, num_rows: int, resume: bool) -> None:
+        """Refuse a folder of another run; note this run's settings."""
+        chosen = {k: v for k, v in asdict(self.settings).items() if k not in FREE_TO_CHANGE}
+        chosen |= {"rows_per_step": rows, "steps": self.max_steps, "data_rows": num_rows}
+        path = self.output / "settings.json"
+        if path.exists():
+            before = json.loads(path.read_text())
+            other = [k for k in chosen if before.get(k, chosen[k]) != chosen[k]]
+            if not resume or other:
+                how = f"{other[0]}={before[other[0]]}" if other else "settings.json"
+                now = f" for {chosen[other[0]]}" if other else ""
+                raise TrainingError(
+                    f"{self.output} must be a new folder, got a run with {how}{now}; "
+                    "choose another folder, or the same settings to go on with it"
+                )
+        self.processes.wait()
+        if self.processes.is_main:
+            try:
+                self.output.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(asdict(self.settings) | chosen, indent=1) + "\n")
+            except OSError as error:
+                raise OutputError(f"{path} must be writable, got: {error.strerror}") from error
+
+    def _prepare_model(self) -> None:
+        settings, processes, model = self.settings, self.processes, self.task.model
+        model.to(processes.device)
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if not self.trained:
+            raise TrainingError("the model must have parameters that learn, got none")
+        for parameter in self.trained.values():
+            parameter.data = parameter.data.float()  # what learns needs its small steps
+        processes.spread([*self.trained.values(), *model.buffers()])
+        if settings.gradient_checkpointing:
+            enable: Any = getattr(model, "gradient_checkpointing_enable", None)
+            if enable is None:
+                raise TrainingError("gradient_checkpointing must suit the model, got one without")
+            enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.root = _Root(self.task)
+        self.sharded = settings.sharding == "fsdp" and processes.world > 1
+        if self.sharded:
+            shard(model, self.root, bf16=settings.precision == "bf16")
+            self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        matrices = [p for p in self.trained.values() if p.ndim > 1]
+        others = [p for p in self.trained.values() if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            fused=not self.sharded,
+        )
+
+    def _restore(self, path: Path) -> None:
+        loaded = self.checkpoints.load(path, sharded=self.sharded)
+        state = loaded["state"]
+        if state["frozen"] != fingerprint(self.task.model):
+            raise TrainingError(f"{path} must go with other frozen weights than the model's")
+        if loaded["weights"].keys() != self.trained.keys():
+            raise TrainingError(f"{path} must hold what this run trains, got other parameters")
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                _local(parameter).copy_(loaded["weights"][name])
+        if self.sharded:
+            loaded["optimizer"] = _reshard(loaded["optimizer"], self.optimizer)
+        self.optimizer.load_state_dict(loaded["optimizer"])
+        self.step, self.best, self.metrics = state["step"], state["best"], state["metrics"]
+        self.sums, self.seconds = state["sums"], state["seconds"]
+        logger.info("training goes on step=%d path=%s", self.step, path)
+
+    def go(self) -> TrainResult:
+        """Train to the end, or to the end of this call's time."""
+        try:
+            with self.tracking.open(), self._watch_signals():
+                stopped = self.step < self.max_steps and self._steps()
+        finally:
+            self.task.model.eval()
+        if stopped == "signal":
+            raise KeyboardInterrupt
+        if not stopped:
+            self._finish()
+        return TrainResult(step=self.step, done=not stopped, metrics=self.metrics, best=self.best)
+
+    def _steps(self) -> str:
+        """Train until the end (and return "") or until something asks to stop."""
+        settings, processes = self.settings, self.processes
+        batches = Batches(
+            self.task, self.dataset, self.plan, size=settings.batch_size, seed=settings.seed
+        ).loader(
+            Keys(
+                self.step,
+                self.max_steps,
+                accumulation=settings.accumulation,
+                rank=processes.rank,
+                processes=processes.world,
+            ),
+            workers=settings.workers,
+            pin_memory=processes.device.type == "cuda",
+        )
+        self._train_mode()
+        stop = ""
+        while self.step < self.max_steps and not stop:
+            numbers = self._one_step([next(batches) for _ in range(settings.accumulation)])
+            self.step += 1
+            last = self.step == self.max_steps
+            stop = numbers.pop("stop")
+            self._log(numbers, force=last)
+            if last or (settings.eval_every and self.step % settings.eval_every == 0):
+                self._evaluate()
+            if last or stop or self.step % settings.save_every == 0:
+                self._save()
+        return stop if self.step < self.max_steps else ""
+
+    def _train_mode(self) -> None:
+        self.task.model.train()
+        for module in self.task.model.modules():  # what does not learn runs as it is in use
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+
+    def _one_step(self, batches: list[Batch]) -> dict[str, Any]:
+        settings, processes = self.settings, self.processes
+        counts = [self.task.count(batch) for _, batch in batches]
+        total = torch.tensor(float(sum(counts)), device=processes.device)
+        normaliser = processes.sum(total).clamp(min=1)
+        # FSDP2 takes the mean of the gradients over processes; ours is a sum.
+        factor = processes.world if self.sharded else 1
+        losses: list[float] = []
+        for (_, batch), count in zip(batches, counts, strict=True):
+            with self._autocast():
+                result = self.root("loss", _to_device(batch, processes.device), normaliser)
+            losses.append(float(result.loss.detach()))
+            if not math.isfinite(losses[-1]):
+                break  # the parameters stay as they are
+            (result.loss * factor).backward()
+            for name, value in result.numbers.items():
+                self._add(name, float(value), float(max(count, 1)))
+        bad = [not math.isfinite(loss) for loss in losses]
+        told = torch.tensor(
+            [sum(losses), float(any(bad)), *self._wishes()], device=processes.device
+        ).double()
+        loss, failed, signalled, late = processes.sum(told).tolist()
+        if failed or not math.isfinite(loss):
+            wrong = [rows for (rows, _), is_bad in zip(batches, bad, strict=False) if is_bad]
+            self._refuse("loss", loss, [row for rows in wrong for row in rows])
+        if not self.sharded:
+            processes.sum_gradients(list(self.trained.values()))
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.trained.values(), settings.max_grad_norm or math.inf
+        )
+        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # pyright: ignore
+        if not math.isfinite(norm):
+            self._refuse("gradient", norm, [row for rows, _ in batches for row in rows])
+        rate = settings.rate(self.step, self.max_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        stop = "signal" if signalled else "time" if late else ""
+        return {"loss": loss, "lr": rate, "grad_norm": norm, "stop": stop}
+
+    def _wishes(self) -> tuple[float, float]:
+        """Whether this process was told to stop, and whether its time is over."""
+        limit = self.settings.stop_after_s
+        late = limit and time.monotonic() - self._started > limit
+        return float(bool(self._signals)), float(bool(late))
+
+    def _autocast(self) -> Any:
+        bf16 = self.settings.precision == "bf16"
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=bf16)
+
+    def _refuse(self, what: str, value: float, rows: list[int]) -> None:
+        found = [row for part in self.processes.gather(rows) for row in part]
+        ids = getattr(self.dataset, "ids", None)
+        names = ", ".join(str(row if ids is None else ids[row]) for row in found[:64])
+        raise TrainingError(
+            f"the {what} must be a finite number, got {value} at step {self.step + 1} for samples "
+            f"{names}; look at these samples, or try a lower learning_rate or precision=float32"
+        )
+
+    def _add(self, name: str, value: float, weight: float) -> None:
+        entry = self.sums.setdefault(name, [0.0, 0.0])
+        entry[0] += value * weight
+        entry[1] += weight
+
+    def _log(self, numbers: dict[str, float], *, force: bool) -> None:
+        self._add("loss", numbers["loss"], 1.0)
+        self._add("grad_norm", numbers["grad_norm"], 1.0)
+        self.tracking.advance(self.step)
+        if not force and self.step % self.settings.log_every:
+            return
+        sums: dict[str, list[float]] = {}
+        for part in self.processes.gather(self.sums):
+            for name, (value, weight) in part.items():
+                entry = sums.setdefault(name, [0.0, 0.0])
+                entry[0], entry[1] = entry[0] + value, entry[1] + weight
+        self.sums = {}
+        means = {name: value / weight for name, (value, weight) in sums.items()}
+        seconds = round(self.seconds + time.monotonic() - self._started, 3)
+        line = {"loss": means.pop("loss"), "lr": numbers["lr"], **means, "seconds": seconds}
+        self.tracking.write(self.step, line)
+
+    def _evaluate(self) -> None:
+        settings = self.settings
+        self.task.model.eval()
+        with seeded(settings.seed, self.step), _kept_cuda(self.processes.device), torch.no_grad():
+            with self._autocast():
+                numbers = self.root("evaluate", self.step)
+        self.metrics = self.processes.from_main(numbers)
+        if self.metrics:
+            self.tracking.write(self.step, {f"eval_{k}": v for k, v in self.metrics.items()})
+        value = self.metrics.get(settings.metric)
+        if value is not None and math.isfinite(value):
+            sign = 1 if settings.greater_is_better else -1
+            if self.best is None or sign * value > sign * self.best:
+                self.best = value
+                self._write_product("best")
+        self._train_mode()
+
+    def _write_product(self, name: str) -> None:
+        if self.sharded and not self.processes.is_main:
+            self.task.save(self.output / f".{name}.partial")
+        elif self.processes.is_main:
+            write_folder(self.output / name, self.task.save)
+        self.processes.wait()
+
+    def _save(self) -> None:
+        self.checkpoints.save(
+            self.step,
+            weights={name: _local(parameter) for name, parameter in self.trained.items()},
+            optimizer=_local_state(self.optimizer.state_dict()),
+            sharded=self.sharded,
+            state={
+                "step": self.step,
+                "best": self.best,
+                "metrics": self.metrics,
+                "sums": self.sums,
+                "seconds": self.seconds + time.monotonic() - self._started,
+                "frozen": fingerprint(self.task.model),
+            },
+        )
+
+    def _finish(self) -> None:
+        done = self.output / "done.json"
+        if done.exists():
+            return
+        with torch.no_grad():
+            self._write_product("final")
+        if self.processes.is_main:
+            values = {"step": self.step, "metrics": self.metrics, "best": self.best}
+            done.write_text(json.dumps(values, indent=1) + "\n")
+        self.processes.wait()
+
+    @contextmanager
+    def _watch_signals(self) -> Iterator[None]:
+        """Let the first SIGINT or SIGTERM end the run after its step, the second at once."""
+
+        def note(number: int, _: Any) -> None:
+            if self._signals:
+                raise KeyboardInterrupt
+            self._signals.append(number)
+            logger.warning("stopping after this step, a checkpoint is saved signal=%d", number)
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: _to_device(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to_device(item, device) for item in value)
+    return value
+
+
+def _local(parameter: Any) -> Tensor:
+    """Return this process's part of a parameter."""
+    return getattr(parameter.detach(), "_local_tensor", parameter.detach())
+
+
+def _local_state(state: dict[str, Any]) -> dict[str, Any]:
+    parts = {
+        index: {name: _local(v) if isinstance(v, Tensor) else v for name, v in values.items()}
+        for index, values in state["state"].items()
+    }
+    return {"state": parts, "param_groups": state["param_groups"]}
+
+
+def _reshard(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Give an optimiser's local moments the sharding of their parameters again."""
+    from torch.distributed.tensor import DTensor
+
+    parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, values in state["state"].items():
+        like = parameters[index]
+        for name in ("exp_avg", "exp_avg_sq"):
+            values[name] = DTensor.from_local(
+                values[name].to(like.device),
+                like.device_mesh,
+                like.placements,
+                run_check=False,
+                shape=like.shape,
+                stride=like.stride(),
+            )
+    return state
+
+
+@contextmanager
+def _kept_cuda(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

@@ -1,0 +1,99 @@
+"""How a training run is made, whatever it learns."""
+
+import math
+from dataclasses import dataclass, fields
+
+from llama_omni.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSettings:
+    """Knobs of one run. A step's rows are batch_size x accumulation x processes."""
+
+    max_steps: int = 0  # optimiser steps; 0: as many as `epochs` need
+    epochs: float = 3.0
+    batch_size: int = 8  # rows of one forward pass of one process
+    accumulation: int = 1  # forward passes of an optimiser step
+    learning_rate: float = 2e-5  # peak
+    min_lr_ratio: float = 0.0  # where the cosine ends, as a share of the peak
+    warmup_ratio: float = 0.03  # share of the steps over which the rate rises from 0
+    schedule: str = "cosine"  # or "constant", after the same warm-up
+    weight_decay: float = 0.0  # of matrices; never of norms and biases
+    beta1: float = 0.9
+    beta2: float = 0.999
+    max_grad_norm: float = 1.0  # 0: no clipping
+    precision: str = "float32"  # or "bf16": autocast, with float32 weights and optimiser
+    gradient_checkpointing: bool = False
+    sharding: str = "none"  # or "fsdp": parameters, gradients, optimiser over all processes (FSDP2)
+    seed: int = 0
+    bucket: int = 50  # steps whose rows are sorted by length together; 1: no grouping
+    save_every: int = 500  # steps between checkpoints
+    eval_every: int = 500  # steps between evaluations; 0: only at the end
+    log_every: int = 10  # steps between lines of metrics.jsonl
+    keep: int = 2  # newest checkpoints; the best product is kept apart
+    workers: int = 0  # loader processes; 0: load between steps
+    metric: str = "loss"  # of `evaluate`, which decides what is best
+    greater_is_better: bool = False
+    device: str = "auto"  # CUDA if there is one, "cpu", "cuda", "cuda:1"
+    stop_after_s: float = 0.0  # save and return after so many seconds of this call; 0: never
+    tensorboard: bool = True  # where it is installed
+    wandb_project: str = ""  # Weights & Biases; empty: none
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation", "bucket", "save_every", "log_every", "keep"):
+            _at_least(self, name, 1)
+        for name in ("max_steps", "eval_every", "workers", "weight_decay", "max_grad_norm"):
+            _at_least(self, name, 0)
+        _at_least(self, "stop_after_s", 0)
+        if not self.max_steps and not self.epochs > 0:
+            raise ConfigError(f"epochs must be above 0 without max_steps, got {self.epochs}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+        for name in ("min_lr_ratio", "warmup_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be 0 to 1, got {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name} must be 0 or more and below 1, got {getattr(self, name)}"
+                )
+        _one_of(self, "schedule", ("cosine", "constant"))
+        _one_of(self, "precision", ("float32", "bf16"))
+        _one_of(self, "sharding", ("none", "fsdp"))
+
+    def steps(self, num_rows: int, processes: int) -> int:
+        """Return the optimiser steps of a run over so many rows."""
+        rows = self.batch_size * self.accumulation * processes
+        return self.max_steps or max(1, math.ceil(self.epochs * num_rows / rows))
+
+    def rate(self, step: int, max_steps: int) -> float:
+        """Return the learning rate of a step (from 0): linear warm-up, then the schedule."""
+        warm = max(1, round(self.warmup_ratio * max_steps))
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        if self.schedule == "constant":
+            return self.learning_rate
+        progress = (step - warm) / max(1, max_steps - warm)
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.learning_rate * (self.min_lr_ratio + (1 - self.min_lr_ratio) * cosine)
+
+
+# May differ when a run is resumed: they change nothing that is learnt. The rows of a step are
+# compared instead of the three numbers that make them.
+FREE_TO_CHANGE = {
+    "max_steps", "epochs", "batch_size", "accumulation", "gradient_checkpointing", "save_every",
+    "log_every", "keep", "workers", "device", "stop_after_s", "tensorboard", "wandb_project",
+}  # fmt: skip
+FIELDS = tuple(item.name for item in fields(TrainSettings))
+
+
+def _at_least(settings: TrainSettings, name: str, least: int) -> None:
+    value = getattr(settings, name)
+    if not value >= least:
+        raise ConfigError(f"{name} must be at least {least}, got {value}")
+
+
+def _one_of(settings: TrainSettings, name: str, known: tuple[str, ...]) -> None:
+    value = getattr(settings, name)
+    if value not in known:
+        raise ConfigError(f"{name} must be {' or '.join(known)}, got {value!r}")

@@ -1,0 +1,193 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from llama_omni.errors import TrainingError
+from llama_omni.train.runner import train
+from tests.train.runs import Line, Rows, lines, settings
+
+
+def run(output, task=None, **changes):
+    task, rows = task or Line(), Rows()
+    result = train(task, rows, rows.lengths, settings(**changes), output)
+    return task, result
+
+
+def test_run_lowers_the_loss_and_writes_everything(tmp_path):
+    _, result = run(tmp_path, max_steps=60)
+    found = lines(tmp_path)
+    losses = [row["loss"] for row in found if "loss" in row]
+    assert result.done
+    assert result.step == 60
+    assert losses[-1] < losses[0] / 2
+    assert result.best == min(row["eval_loss"] for row in found if "eval_loss" in row)
+    names = {path.name for path in tmp_path.iterdir()}
+    expected = {"checkpoints", "best", "final", "metrics.jsonl", "settings.json", "done.json"}
+    assert names == expected
+    assert (tmp_path / "best/weights.pt").exists()
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-00000056", "step-00000060"]
+
+
+def test_finished_run_returns_at_once_with_its_weights(tmp_path):
+    first, _ = run(tmp_path)
+    before = lines(tmp_path)
+    again, result = run(tmp_path)
+    assert result.done
+    assert lines(tmp_path) == before
+    assert_close(again.model.state_dict(), first.model.state_dict(), rtol=0, atol=0)
+
+
+def test_accumulation_equals_the_large_batch(tmp_path):
+    plain = {"dropout": 0.0, "noise": 0.0}
+    one, _ = run(tmp_path / "one", Line(**plain), batch_size=4)
+    two, _ = run(tmp_path / "two", Line(**plain), batch_size=1, accumulation=4)
+    assert_close(one.model.state_dict(), two.model.state_dict())
+    for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_stopped_run_goes_on_with_identical_losses(tmp_path):
+    run(tmp_path / "whole")
+    _, part = run(tmp_path / "parts", stop_after_s=1e-9)
+    assert not part.done
+    assert part.step == 1
+    while not part.done:
+        _, part = run(tmp_path / "parts", stop_after_s=1e-9)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+def test_loader_processes_change_nothing(tmp_path):
+    run(tmp_path / "none")
+    run(tmp_path / "two", workers=2)
+    assert lines(tmp_path / "two") == lines(tmp_path / "none")
+
+
+def test_half_checkpoint_is_skipped_and_removed(tmp_path):
+    run(tmp_path / "whole")
+    run(tmp_path / "cut", stop_after_s=1e-9)
+    folder = tmp_path / "cut/checkpoints"
+    half = folder / "step-00000009"
+    half.mkdir()
+    (half / "weights.pt").write_bytes(b"x")
+    (folder / ".step-00000010.partial").mkdir()
+    short = folder / "step-00000011"
+    short.mkdir()
+    (short / "weights.pt").write_bytes(b"x")
+    (short / "COMPLETE").write_text(json.dumps({"weights.pt": 2}))
+    run(tmp_path / "cut")
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000008", "step-00000012"]
+
+
+def test_nan_loss_names_samples_and_step(tmp_path):
+    with pytest.raises(TrainingError, match=r"got nan at step \d+ for samples .*row-7"):
+        run(tmp_path, Line(poison="row-7"), max_steps=50)
+
+
+def test_other_settings_are_refused(tmp_path):
+    run(tmp_path, stop_after_s=1e-9)
+    with pytest.raises(TrainingError, match=r"got a run with learning_rate=0.01 for 0.1"):
+        run(tmp_path, learning_rate=0.1)
+    with pytest.raises(TrainingError, match=r"got a run with steps=12 for 13"):
+        run(tmp_path, max_steps=13)
+
+
+def test_other_frozen_weights_are_refused(tmp_path):
+    task = Line()
+    task.model[0].requires_grad_(False)
+    run(tmp_path, task, stop_after_s=1e-9)
+    task = Line()
+    task.model[0].requires_grad_(False)
+    task.model[0].weight.data += 1
+    with pytest.raises(TrainingError, match="other frozen weights"):
+        run(tmp_path, task)
+
+
+def test_signal_saves_a_checkpoint_and_stops(tmp_path):
+    run(tmp_path / "whole")
+
+    class Slow(Line):
+        def count(self, batch):
+            time.sleep(0.05)
+            return super().count(batch)
+
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", Slow())
+    assert 0 < len(lines(tmp_path / "cut")) < len(lines(tmp_path / "whole"))
+    run(tmp_path / "cut")
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, {root!r})
+torch.set_num_threads(1)
+from llama_omni.train.runner import train
+from tests.train.runs import Line, Rows, settings
+task, rows = Line(**{task}), Rows()
+train(task, rows, rows.lengths, settings(**{changes}), Path(sys.argv[1]))
+"""
+
+
+def spawn(tmp_path, output, *, task=None, processes=1, **changes):
+    script = tmp_path / "run.py"
+    root = str(os.path.abspath("."))
+    script.write_text(SCRIPT.format(root=root, task=task or {}, changes=changes))
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*launch, str(script), str(output)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def test_killed_run_goes_on_with_identical_losses(tmp_path):
+    changes = {"max_steps": 400, "save_every": 7, "eval_every": 50}
+    run(tmp_path / "whole", **changes)
+    for wait in (0.05, 0.4):
+        process = spawn(tmp_path, tmp_path / "cut", **changes)
+        while not list((tmp_path / "cut").glob("checkpoints/step-*")) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.kill()
+        process.communicate()
+    finish(spawn(tmp_path, tmp_path / "cut", **changes))
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_equal_one(tmp_path, sharding):
+    plain = {"dropout": 0.0, "noise": 0.0}
+    one, _ = run(tmp_path / "one", Line(**plain))
+    process = spawn(
+        tmp_path, tmp_path / "two", task=plain, processes=2, batch_size=2, sharding=sharding
+    )
+    finish(process)
+    for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    if sharding == "none":
+        weights = torch.load(tmp_path / "two/final/weights.pt", weights_only=True)
+        assert_close(weights, one.model.state_dict())
