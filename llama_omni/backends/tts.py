@@ -4,15 +4,19 @@
 | --- | --- |
 | `flite`, `festival`, `espeak-ng` | Debian's classic voices, all that are installed |
 | `flite:rms`, `espeak-ng:en-gb+m3` | one voice of these |
-| `vits:FOLDER_OR_HUB_ID` | a VITS model through Transformers; `#3` picks a speaker |
-| `endpoint:BASE_URL#MODEL` | any server that speaks OpenAI's `/v1/audio/speech` |
+| `vits:FOLDER_OR_HUB_ID` | a VITS model through Transformers; `#3` offers one speaker alone |
+| `endpoint:BASE_URL#MODEL` | a server that speaks OpenAI's `/v1/audio/speech` |
+| `endpoint:BASE_URL#MODEL?voices=A,B` | one that lists no voices |
 | `flite,festival,espeak-ng` | several: each voice is spoken by the one that has it |
 """
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
 
 from llama_omni.backends.tts_common import TIMEOUT_S, check_request
+from llama_omni.backends.tts_endpoint import EndpointSynthesizer, SpeechEndpointOptions
 from llama_omni.backends.tts_espeak import INSTALL as INSTALL_ESPEAK
 from llama_omni.backends.tts_espeak import EspeakSynthesizer
 from llama_omni.backends.tts_festival import INSTALL as INSTALL_FESTIVAL
@@ -34,12 +38,16 @@ _KNOWN = (
 _NEXT = re.compile(r",(?=(?:flite|festival|espeak-ng|vits|endpoint)(?:[:,]|$))")
 
 
-def open_synthesizer(spec: str, *, timeout_s: float = TIMEOUT_S) -> Synthesizer:
+def open_synthesizer(
+    spec: str, *, timeout_s: float = TIMEOUT_S, seed: int = 0, device: str = "cpu"
+) -> Synthesizer:
     """Open what a spec names; close() it at the end.
 
     Args:
         spec: See this module's table.
-        timeout_s: How long one utterance may take.
+        timeout_s: How long one utterance may take; a VITS model has no such limit.
+        seed: Of the noise in VITS; the others draw none.
+        device: Where VITS runs.
 
     Raises:
         ConfigError: No such kind of synthesizer; lists those that there are.
@@ -50,7 +58,7 @@ def open_synthesizer(spec: str, *, timeout_s: float = TIMEOUT_S) -> Synthesizer:
     opened: list[Synthesizer] = []
     try:
         for item in specs:
-            opened.append(_open_one(item, timeout_s))
+            opened.append(_open_one(item, timeout_s, seed, device))
     except BaseException:
         for synthesizer in opened:
             synthesizer.close()
@@ -58,12 +66,49 @@ def open_synthesizer(spec: str, *, timeout_s: float = TIMEOUT_S) -> Synthesizer:
     return opened[0] if len(opened) == 1 else _Several(opened)
 
 
-def _open_one(spec: str, timeout_s: float) -> Synthesizer:
+def _open_one(spec: str, timeout_s: float, seed: int, device: str) -> Synthesizer:
     kind, _, rest = spec.partition(":")
     if kind in _PROGRAMS:
         program = _PROGRAMS[kind][0](timeout_s=timeout_s)
         return _only(program, spec) if rest else program
+    if kind == "vits" and rest:
+        from llama_omni.backends.tts_vits import VitsSynthesizer  # loads torch
+
+        name, speaker = _speaker(rest)
+        return VitsSynthesizer(name, speaker=speaker, seed=seed, device=device)
+    if kind == "endpoint" and rest:
+        return EndpointSynthesizer(_endpoint(rest, timeout_s))
     raise ConfigError(f"voice program must be one of {_KNOWN}, got {spec!r}")
+
+
+def _speaker(rest: str) -> tuple[str, int | None]:
+    name, mark, number = rest.rpartition("#")
+    if not mark:
+        return rest, None
+    if not number.isdecimal() or not name:
+        raise ConfigError(f"a VITS speaker must be written as #NUMBER, got 'vits:{rest}'")
+    return name, int(number)
+
+
+def _endpoint(rest: str, timeout_s: float) -> SpeechEndpointOptions:
+    base_url, _, end = rest.partition("#")
+    model, _, query = end.partition("?")
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = sorted(set(given) - {"voices", "key", "format"})
+    if unknown or not model:
+        raise ConfigError(
+            "an endpoint must be written as endpoint:BASE_URL#MODEL, and after it may stand "
+            f"?voices=A,B&key=VARIABLE&format=pcm, got 'endpoint:{rest}'"
+        )
+    chosen: Any = given.get("format", "wav")
+    return SpeechEndpointOptions(
+        base_url=base_url,
+        model=model,
+        voices=tuple(name for name in given.get("voices", "").split(",") if name),
+        api_key_env=given.get("key", "OPENAI_API_KEY"),
+        response_format=chosen,
+        timeout_s=timeout_s,
+    )
 
 
 def _only(program: Synthesizer, voice: str) -> Synthesizer:
