@@ -1,0 +1,261 @@
+"""Pretraining of the speech encoder from nothing, for those who have no Whisper.
+
+Two CTC losses (`CTCEncoder`), sound varied anew each time it is heard (`Augmenter`), each row at
+its own length. On a CPU the time goes into the layers, so batches hold rows of like length and
+nothing else is computed twice.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import WhisperConfig
+
+from llama_omni.data.dataset import SpeechDataset
+from llama_omni.errors import ConfigError
+from llama_omni.interfaces import Audio
+from llama_omni.metrics import spoken_words
+from llama_omni.model.ctc import ctc_loss
+from llama_omni.model.encoder import feature_lengths, log_mel
+from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer
+from llama_omni.prompt import IGNORE
+from llama_omni.train.augment import Augmenter, AugmentSettings
+from llama_omni.train.encoder_model import CTCEncoder
+from llama_omni.train.runner import TrainResult, train
+from llama_omni.train.settings import TrainSettings
+from llama_omni.train.task import StepResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderSettings:
+    """What is learnt from the sound, and how it is judged."""
+
+    aux_layer: int = 3  # layers below the characters' head
+    aux_weight: float = 0.3  # of the characters' loss; both are sums over labels
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    held_out_rows: int = 200  # at most, of each held-out split
+    batch_size: int = 16  # of evaluation
+
+    def __post_init__(self) -> None:
+        if self.aux_weight < 0:
+            raise ConfigError(f"encoder.aux_weight must be 0 or more, got {self.aux_weight}")
+        for name in ("held_out_rows", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"encoder.{name} must be at least 1, got {getattr(self, name)}")
+
+
+def train_encoder(
+    data: Path,
+    tokenizer: Path,
+    output: Path,
+    *,
+    config: WhisperConfig,
+    settings: EncoderSettings,
+    training: TrainSettings,
+    held_out: Sequence[str] = ("test_seen", "test_unseen"),
+) -> TrainResult:
+    """Train an encoder from nothing on a data set's questions; goes on where it was stopped.
+
+    Args:
+        data: A folder that `llama-omni data build` made; split "train" is learnt.
+        tokenizer: Folder of the language model that the encoder is for.
+        output: See `runner.train`; output/final and output/best are encoders that
+            `SpeechEncoder.from_pretrained` reads, output/samples what was recognised when.
+        config: Whisper's configuration.
+        settings: What is learnt and how sounds are varied.
+        training: The run; `metric="wer"` keeps the best by the mean of the held-out splits.
+        held_out: Splits to judge by.
+    """
+    spoken = ("question_audio",)
+    rows = SpeechDataset(data, "train", columns=spoken)
+    texts = SpeechDataset(data, "train", columns=())
+    torch.manual_seed(training.seed)
+    task = EncoderTask(
+        config,
+        load_tokenizer(tokenizer),
+        alphabet=alphabet_of(texts[row].question for row in range(len(texts))),
+        held_out={split: SpeechDataset(data, split, columns=spoken) for split in held_out},
+        settings=settings,
+        samples=output / "samples",
+    )
+    return train(task, rows, rows.lengths["question_s"], training, output)
+
+
+class EncoderTask:
+    """CTC pretraining as a `Task` of the runner.
+
+    Args:
+        config: Whisper's configuration.
+        tokenizer: The language model's.
+        alphabet: Characters of the transcripts, see `alphabet_of`.
+        held_out: Examples by the name of their split; each with `audio`, `question`, `voice`.
+        settings: See there.
+        samples: Folder for what was recognised at each evaluation; None: not written.
+    """
+
+    def __init__(
+        self,
+        config: WhisperConfig,
+        tokenizer: TextTokenizer,
+        *,
+        alphabet: str,
+        held_out: Mapping[str, Any],
+        settings: EncoderSettings,
+        samples: Path | None = None,
+    ) -> None:
+        self.model: Any = CTCEncoder(
+            config,
+            alphabet=alphabet,
+            vocab_size=len(tokenizer.inner),
+            aux_layer=settings.aux_layer,
+        )
+        self._settings, self._tokenizer, self._samples = settings, tokenizer, samples
+        self._characters = {character: i for i, character in enumerate(alphabet)}
+        self._num_mels, self._window = config.num_mel_bins, self.model.encoder.window
+        self._augmenter = Augmenter(settings.augment, seed=0)
+        self._held_out = {
+            split: sorted(_first(rows, settings.held_out_rows), key=lambda row: len(row.audio))
+            for split, rows in held_out.items()
+        }
+
+    def collate(self, items: list[Any]) -> dict[str, Any]:
+        """Vary each sound, compute log-mel, and pad."""
+        draw = int(np.random.randint(2**31))  # the runner's seed for this batch
+
+        def other(number: int) -> Audio:
+            return items[number % len(items)].audio
+
+        sounds = [
+            self._augmenter.waveform(item.audio, draw=draw, index=place, other=other)
+            for place, item in enumerate(items)
+        ]
+        batch = self._batch(sounds, [item.question for item in items])
+        batch["mel"] = self._augmenter.mel(
+            batch["mel"], batch["mel_lengths"], draw=draw, indices=range(len(items))
+        )
+        return batch
+
+    def count(self, batch: dict[str, Any]) -> int:
+        """Return the tokens of the transcripts."""
+        return int((batch["tokens"] != IGNORE).sum())
+
+    def loss(self, batch: dict[str, Any], normaliser: Tensor) -> StepResult:
+        """Return both CTC losses per token."""
+        characters, tokens = self.model.losses(**batch)
+        count = (batch["tokens"] != IGNORE).sum()
+        loss = (tokens + self._settings.aux_weight * characters) / normaliser
+        numbers = {"tokens": tokens.detach() / count, "characters": characters.detach() / count}
+        return StepResult(loss=loss, numbers=numbers)
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Return loss, word and sentence error rates of each held-out split, and by voice."""
+        numbers: dict[str, float] = {}
+        heard: list[dict[str, str]] = []
+        loss = num_tokens = 0.0
+        for split, rows in self._held_out.items():
+            errors: dict[str, list[tuple[int, int]]] = defaultdict(list)  # wrong words, all words
+            for first in range(0, len(rows), self._settings.batch_size):
+                part = rows[first : first + self._settings.batch_size]
+                summed, count, texts = self._judge(part)
+                loss, num_tokens = loss + summed, num_tokens + count
+                for row, text in zip(part, texts, strict=True):
+                    said, found = spoken_words(row.question), spoken_words(text)
+                    errors[row.voice].append((edit_distance(said, found), len(said)))
+                    line = {"said": " ".join(said), "heard": " ".join(found)}
+                    heard.append({"split": split, "voice": row.voice, **line})
+            numbers |= _rates(split, errors)
+        numbers["loss"] = loss / max(1.0, num_tokens)
+        numbers["wer"] = float(np.mean([numbers[f"wer_{split}"] for split in self._held_out]))
+        if self._samples is not None:
+            self._samples.mkdir(parents=True, exist_ok=True)
+            lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in heard]
+            (self._samples / f"step-{step}.jsonl").write_text("".join(lines), encoding="utf-8")
+        return numbers
+
+    def _judge(self, rows: Sequence[Any]) -> tuple[float, int, list[str]]:
+        """Return the tokens' loss, their count, and what is recognised."""
+        batch = self._batch([row.audio for row in rows], [row.question for row in rows])
+        batch = {name: value.to(self._device) for name, value in batch.items()}
+        logits, lengths = self.model(batch["mel"], batch["mel_lengths"])[1], batch["mel_lengths"]
+        loss = ctc_loss(
+            logits, feature_lengths(lengths), batch["tokens"], normaliser=1, infeasible="zero"
+        )
+        texts = [self._tokenizer.decode(ids) for ids in self.model.read(logits, lengths)]
+        return float(loss), self.count(batch), texts
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder as a Transformers folder, its heads, and the tokeniser."""
+        self.model.save(folder)
+        self._tokenizer.inner.save_pretrained(str(folder))
+
+    def _batch(self, sounds: Sequence[Audio], texts: Sequence[str]) -> dict[str, Tensor]:
+        mels = [self._mel(sound) for sound in sounds]
+        transcripts = [" ".join(spoken_words(text)) for text in texts]
+        known = self._characters
+        return {
+            "mel": pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2),
+            "mel_lengths": torch.tensor([mel.shape[-1] for mel in mels]),
+            "characters": _padded([[known[c] for c in text if c in known] for text in transcripts]),
+            "tokens": _padded([self._spelled(text) for text in transcripts]),
+        }
+
+    def _spelled(self, text: str) -> list[int]:
+        ids = self._tokenizer.encode(text)
+        return ids[1:] if ids[:1] == [self._tokenizer.bos_token_id] else ids
+
+    def _mel(self, sound: Audio) -> Float[Tensor, "n_mels F"]:
+        return log_mel(torch.from_numpy(sound)[None], num_mels=self._num_mels)[0, :, : self._window]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def alphabet_of(texts: Iterable[str]) -> str:
+    """Return the characters that transcripts of these texts are written with, sorted."""
+    found = {character for text in texts for character in " ".join(spoken_words(text))}
+    return "".join(sorted(found))
+
+
+def edit_distance(reference: Sequence[Any], hypothesis: Sequence[Any]) -> int:
+    """Count the insertions, deletions and substitutions between two sequences."""
+    row = list(range(len(hypothesis) + 1))
+    for i, wanted in enumerate(reference, start=1):
+        diagonal, row[0] = row[0], i
+        for j, found in enumerate(hypothesis, start=1):
+            changed = diagonal + (wanted != found)
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, changed)
+    return row[-1]
+
+
+def _rates(split: str, errors: Mapping[str, Sequence[tuple[int, int]]]) -> dict[str, float]:
+    """Return word and sentence error rates of a split, and sentence errors of each voice."""
+    rows = [pair for pairs in errors.values() for pair in pairs]
+    numbers = {
+        f"wer_{split}": sum(wrong for wrong, _ in rows) / max(1, sum(count for _, count in rows)),
+        f"sentence_error_{split}": sum(wrong > 0 for wrong, _ in rows) / max(1, len(rows)),
+    }
+    for voice, pairs in sorted(errors.items()):
+        wrong = sum(wrong > 0 for wrong, _ in pairs)
+        numbers[f"sentence_error_{split}/{voice}"] = wrong / len(pairs)
+    return numbers
+
+
+def _first(rows: Sequence[Any], count: int) -> list[Any]:
+    """Return at most so many rows, evenly spread, so that no voice is left out."""
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+    return [rows[int(place)] for place in places]
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "B U"]:
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=IGNORE)

@@ -1,0 +1,154 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperConfig
+
+from llama_omni.errors import CheckpointError, ConfigError
+from llama_omni.model.encoder import SpeechEncoder
+from llama_omni.train.augment import AugmentSettings
+from llama_omni.train.encoder import EncoderSettings, EncoderTask, alphabet_of, edit_distance
+from llama_omni.train.encoder_model import CTCEncoder
+from llama_omni.train.runner import train
+from llama_omni.train.settings import TrainSettings
+from llama_omni.train.tokenizer import train_tokenizer
+
+QUIET = AugmentSettings(
+    silence_s=0.0, speed=0.0, equaliser_db=0.0, reverb_share=0.0, noise_share=0.0,
+    telephone_share=0.0, clip_share=0.0, level_db=(-6.0, -6.0), warp_share=0.0, time_masks=0,
+    mel_masks=0,
+)  # fmt: skip
+WORDS = ("one", "two", "six", "ten")
+TEXTS = [f"{a} {b}" for a in WORDS for b in WORDS if a < b] + ["Two, one?", "ten six"]
+
+
+def spoken(text):
+    """Say each word as a chord of its own; the rows differ in length."""
+    pieces = [np.zeros(1600)]
+    for word in text.lower().replace(",", "").replace("?", "").split():
+        t = np.arange(3200 + 320 * len(pieces)) / 16000
+        place = WORDS.index(word)
+        pieces += [sum(np.sin(2 * np.pi * f * t) for f in (300 + 250 * place, 3000 - 400 * place))]
+    sound = 0.2 * np.concatenate(pieces).astype(np.float32)
+    return SimpleNamespace(audio=sound, question=text, voice=f"chords:{len(text) % 2}")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    return train_tokenizer(TEXTS, folder, num_tokens=300, vocab_size=310)
+
+
+def task_for(tokenizer, *, samples=None, augment=QUIET):
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        num_mel_bins=20,
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        max_source_positions=100,
+        dropout=0.0,
+    )
+    rows = [spoken(text) for text in TEXTS]
+    task = EncoderTask(
+        config,
+        tokenizer,
+        alphabet=alphabet_of(TEXTS),
+        held_out={"seen": rows},
+        settings=EncoderSettings(aux_layer=1, augment=augment),
+        samples=samples,
+    )
+    return task, rows
+
+
+def settings_for(**changes):
+    values = {"batch_size": 8, "max_steps": 300, "learning_rate": 4e-3, "eval_every": 0}
+    return TrainSettings(**{**values, "device": "cpu", "tensorboard": False, **changes})
+
+
+def run(task, rows, output, **changes):
+    lengths = [len(row.audio) for row in rows]
+    return train(task, rows, lengths, settings_for(**changes), output)
+
+
+def test_task_learns_eight_transcripts_by_heart(tokenizer, tmp_path):
+    task, rows = task_for(tokenizer, samples=tmp_path / "samples")
+    result = run(task, rows, tmp_path / "run")
+    assert result.metrics["wer_seen"] == result.metrics["sentence_error_seen"] == 0.0
+    assert {"sentence_error_seen/chords:0", "sentence_error_seen/chords:1"} <= set(result.metrics)
+    lines = (tmp_path / "samples/step-300.jsonl").read_text().splitlines()
+    assert len(lines) == len(rows)
+    assert '"said": "two one", "heard": "two one"' in "".join(lines)
+
+
+def test_resumed_run_gives_the_same_weights(tokenizer, tmp_path):
+    varied = AugmentSettings()
+    whole, rows = task_for(tokenizer, augment=varied)
+    run(whole, rows, tmp_path / "whole", max_steps=6, batch_size=4)
+    begun, rows = task_for(tokenizer, augment=varied)
+    cut = run(begun, rows, tmp_path / "cut", max_steps=6, batch_size=4, stop_after_s=1e-9)
+    assert not cut.done
+    resumed, rows = task_for(tokenizer, augment=varied)
+    run(resumed, rows, tmp_path / "cut", max_steps=6, batch_size=4)
+    expected = whole.model.state_dict()
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_product_is_read_by_the_speech_encoder(tokenizer, tmp_path):
+    task, rows = task_for(tokenizer)
+    folder = tmp_path / "product"
+    folder.mkdir()
+    task.save(folder)
+    batch = task.collate(rows[:2])
+    mel, lengths = batch["mel"], batch["mel_lengths"]
+    task.model.eval()
+    expected = task.model.encoder(mel, lengths)
+    encoder = SpeechEncoder.from_pretrained(folder).eval()
+    torch.testing.assert_close(encoder(mel, lengths), expected)
+    again = CTCEncoder.load(folder).eval()
+    assert again.recognise(mel, lengths) == task.model.recognise(mel, lengths)
+
+
+def test_row_does_not_depend_on_its_batch(tokenizer):
+    task, rows = task_for(tokenizer)
+    task.model.eval()
+    rows = sorted(rows, key=lambda row: len(row.audio))
+    alone, both = task.collate(rows[:1]), task.collate([rows[0], rows[-1]])
+    first = task.model(alone["mel"], alone["mel_lengths"])[1]
+    second = task.model(both["mel"], both["mel_lengths"])[1][:1, : first.shape[1]]
+    torch.testing.assert_close(second, first, atol=1e-5, rtol=1e-4)
+
+
+def test_loss_is_a_sum_over_the_normaliser(tokenizer):
+    task, rows = task_for(tokenizer)
+    parts = [task.collate([row]) for row in rows]
+    total = torch.tensor(float(sum(task.count(part) for part in parts)))
+    together = task.loss(task.collate(rows), total).loss
+    apart = sum(task.loss(part, total).loss for part in parts)
+    torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)
+
+
+def test_damaged_product_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="must hold a pretrained encoder"):
+        CTCEncoder.load(tmp_path)
+
+
+def test_layer_that_does_not_exist_is_refused():
+    config = WhisperConfig(encoder_layers=2, d_model=8, encoder_attention_heads=1)
+    with pytest.raises(ConfigError, match="aux_layer must be 1 to 2, got 3"):
+        CTCEncoder(config, alphabet="ab", vocab_size=10, aux_layer=3)
+
+
+def test_alphabet_holds_what_is_heard():
+    assert alphabet_of(["Ça va?", "Two-one!"]) == " aenotvwç"
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "distance"),
+    [("", "", 0), ("abc", "abc", 0), ("abc", "axc", 1), ("abc", "bc", 1), ("", "ab", 2)],
+)
+def test_edit_distance_counts_changes(reference, hypothesis, distance):
+    assert edit_distance(reference, hypothesis) == distance
