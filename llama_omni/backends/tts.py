@@ -12,7 +12,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 from urllib.parse import parse_qsl
 
 from llama_omni.backends.tts_common import TIMEOUT_S, check_request
@@ -100,13 +99,12 @@ def _endpoint(rest: str, timeout_s: float) -> SpeechEndpointOptions:
             "an endpoint must be written as endpoint:BASE_URL#MODEL, and after it may stand "
             f"?voices=A,B&key=VARIABLE&format=pcm, got 'endpoint:{rest}'"
         )
-    chosen: Any = given.get("format", "wav")
     return SpeechEndpointOptions(
         base_url=base_url,
         model=model,
         voices=tuple(name for name in given.get("voices", "").split(",") if name),
         api_key_env=given.get("key", "OPENAI_API_KEY"),
-        response_format=chosen,
+        response_format=given.get("format", "wav"),
         timeout_s=timeout_s,
     )
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class SpeechEndpointOptions:
     model: str
     voices: tuple[str, ...] = ()  # the server's names; empty asks the server for its list
     api_key_env: str = "OPENAI_API_KEY"  # environment variable; local servers need none
-    response_format: Literal["wav", "pcm"] = "wav"
+    response_format: str = "wav"  # or "pcm"
     pcm_rate: int = _UNKNOWN_RATE  # Hz of "pcm", which does not say
     licence: str = "unknown"  # of what the server's voices say; for a data set's card
     retries: int = 5  # after the first try, with exponential backoff
@@ -86,19 +86,20 @@ class EndpointSynthesizer:
         """Return the sound of a text, (S,) at 16 kHz."""
         check_request(text, voice=voice, voices=self._voices, speed=speed, pitch=pitch)
         options = self._options
+        form: Any = options.response_format
         asked = f"(asked: {text[:60]!r})"
         try:
             data = self._client.audio.speech.create(
                 model=options.model,
                 voice=self._names[voice],
                 input=plain_text(text),
-                response_format=options.response_format,
+                response_format=form,
                 speed=speed,
             ).content
         except self._openai.OpenAIError as error:
             raise self._error("audio/speech", f"{self._words(error)} {asked}") from error
         source = f"{self._address('audio/speech')} {asked}"
-        if options.response_format == "wav":
+        if form == "wav":
             return decode_sound(data, source=source)
         try:
             samples = audio.pcm16_decode(data)  # (S,)
