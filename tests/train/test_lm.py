@@ -1,0 +1,170 @@
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from llama_omni.data.records import Exchange, Record
+from llama_omni.errors import InputError
+from llama_omni.model.tokenizer import load_tokenizer
+from llama_omni.prompt import IGNORE, prompt_template
+from llama_omni.train.lm import LMSettings, LMTask, train_lm
+from llama_omni.train.runner import train
+from llama_omni.train.settings import TrainSettings
+from llama_omni.train.text_rows import TextRows
+from llama_omni.train.tokenizer import train_tokenizer
+
+TEMPLATE = prompt_template("compact")
+CAPITALS = {"France": "Paris", "Italy": "Rome", "Peru": "Lima", "Cuba": "Havana"}
+RECORDS = [
+    Record(id=f"{n}-{c}", question=q.format(c), answer=a.format(c, CAPITALS[c]), intent=intent)
+    for n, (q, a, intent) in enumerate(
+        [
+            ("What is the capital of {}?", "The capital of {} is {}.", "capital"),
+            ("Tell me the capital of {}!", "It is {1}.", "capital"),
+            ("Where is {}?", "I do not know where {} is.", "place"),
+        ]
+    )
+    for c in CAPITALS
+] + [
+    Record(
+        id=f"follow-{c}",
+        question="And its capital?",
+        answer=f"{city}.",
+        history=(Exchange(question=f"Where is {c}?", answer="Far away."),),
+        intent="follow",
+    )
+    for c, city in CAPITALS.items()
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    texts = [text for record in RECORDS for text in (record.question, record.answer)]
+    folder = tmp_path_factory.mktemp("tokenizer")
+    return train_tokenizer(texts, folder, num_tokens=320, vocab_size=330)
+
+
+def small_config():
+    return LlamaConfig(
+        vocab_size=330,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        bos_token_id=320,
+        eos_token_id=[321, 325, 326],
+        pad_token_id=322,
+    )
+
+
+def task_for(tokenizer, **settings):
+    torch.manual_seed(0)
+    task = LMTask(
+        small_config(),
+        tokenizer,
+        TEMPLATE,
+        held_out={"same": RECORDS},
+        settings=LMSettings(max_new_tokens=40, **settings),
+    )
+    return task, TextRows.of_records(RECORDS, tokenizer, TEMPLATE)
+
+
+def settings_for(**changes):
+    values = {"batch_size": 16, "max_steps": 150, "learning_rate": 1e-2, "eval_every": 0}
+    return TrainSettings(**{**values, "device": "cpu", "tensorboard": False, **changes})
+
+
+def test_model_learns_sixteen_pairs_by_heart(tokenizer, tmp_path):
+    rows = TextRows.of_records(RECORDS, tokenizer, TEMPLATE)
+    result = train_lm(
+        rows,
+        tmp_path,
+        config=small_config(),
+        tokenizer=tokenizer,
+        template=TEMPLATE,
+        settings=LMSettings(max_new_tokens=40),
+        training=settings_for(),
+        held_out={"same": RECORDS},
+    )
+    assert result.metrics["accuracy"] == result.metrics["accuracy_same/follow"] == 1.0
+    assert result.metrics["loss"] < 0.1
+    assert len((tmp_path / "samples/step-150.jsonl").read_text().splitlines()) == len(RECORDS)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "final")
+    assert model.config.eos_token_id == [321, 325, 326]
+    assert load_tokenizer(tmp_path / "final").encode("Paris") == tokenizer.encode("Paris")
+
+
+def test_resumed_run_gives_the_same_weights(tokenizer, tmp_path):
+    def run(folder, **changes):
+        task, rows = task_for(tokenizer)
+        changes = {"max_steps": 6, "batch_size": 4, **changes}
+        result = train(task, rows, rows.lengths, settings_for(**changes), tmp_path / folder)
+        return task.model.state_dict(), result
+
+    whole, _ = run("whole")
+    assert not run("cut", stop_after_s=1e-9)[1].done
+    resumed, _ = run("cut")
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name
+
+
+def test_answers_alone_are_labelled(tokenizer):
+    row = TextRows.of_records(RECORDS[-1:], tokenizer, TEMPLATE)[0]
+    said = tokenizer.decode([int(i) for i in row.labels if i != IGNORE])
+    assert said == "Far away.Paris." or said == "Far away.Havana."
+    assert row.labels[-1] == row.ids[-1] == tokenizer.inner.eos_token_id
+
+
+def test_loss_does_not_depend_on_padding(tokenizer):
+    task, rows = task_for(tokenizer)
+    parts = [task.collate([rows[row]]) for row in range(len(rows))]
+    whole = task.collate([rows[row] for row in range(len(rows))])
+    total = torch.tensor(float(sum(task.count(part) for part in parts)))
+    assert task.count(whole) == int(total)
+    apart = sum(task.loss(part, total).loss for part in parts)
+    torch.testing.assert_close(task.loss(whole, total).loss, apart, atol=1e-4, rtol=1e-5)
+
+
+def test_loss_is_the_models_own(tokenizer):
+    task, rows = task_for(tokenizer)
+    row = task.collate([rows[0]])
+    expected = task.model(row["ids"], labels=row["labels"]).loss
+    found = task.loss(row, torch.tensor(float(task.count(row)))).loss
+    torch.testing.assert_close(found, expected)
+
+
+def test_question_weight_of_one_learns_everything(tokenizer):
+    task, rows = task_for(tokenizer, question_weight=1.0)
+    row = task.collate([rows[0]])
+    expected = task.model(row["ids"], labels=row["ids"]).loss * (row["ids"].shape[1] - 1)
+    found = task.loss(row, torch.tensor(1.0))
+    torch.testing.assert_close(found.loss, expected)
+    assert set(found.numbers) == {"answers", "questions"}
+
+
+def test_answers_are_those_of_one_question_at_a_time(tokenizer):
+    task, _ = task_for(tokenizer)
+    together = task.answer(RECORDS)
+    assert together == [task.answer([record])[0] for record in RECORDS]
+
+
+def test_documents_become_blocks_that_lose_nothing(tokenizer):
+    texts = ["The capital of Peru is Lima.", "Rome", "I do not know where Cuba is."]
+    rows = TextRows.of_documents(texts, tokenizer, block=8)
+    joined = [int(i) for row in range(len(rows)) for i in rows[row].ids]
+    end = tokenizer.inner.eos_token_id
+    assert joined == [i for text in texts for i in [*tokenizer.encode(text), end]]
+    assert set(rows.lengths[:-1].tolist()) == {8}
+    assert rows.num_labels == len(joined)
+
+
+def test_no_texts_are_refused(tokenizer):
+    with pytest.raises(InputError, match="at least one text"):
+        TextRows.of_records([], tokenizer, TEMPLATE)
+
+
+def test_row_beyond_the_end_is_refused(tokenizer):
+    _, rows = task_for(tokenizer)
+    with pytest.raises(IndexError, match="must be below 16"):
+        rows[16]
