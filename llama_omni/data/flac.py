@@ -38,6 +38,11 @@ def decode_flac(data: bytes, name: str) -> NDArray[np.float32]:
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)  # (S,)
 
 
+def seconds_of(data: bytes) -> float:
+    """Return the length that the header of an `encode_flac` file gives, in seconds."""
+    return _soundfile().info(io.BytesIO(data)).frames / SAMPLE_RATE
+
+
 def _soundfile() -> Any:
     try:
         import soundfile

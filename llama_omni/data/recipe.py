@@ -48,8 +48,8 @@ class UnitSettings:
 
     enabled: bool = True  # false: none are made
     folder: str | None = None  # of fitted units; none: fitted on this data set's answers
-    features: str = "mfcc"  # to fit on: mfcc, or hubert:FOLDER_OR_HUB_ID
-    layer: int = 11  # of HuBERT, from 1
+    features: str = "mfcc"  # to fit on: mfcc, hubert:FOLDER#LAYER (or a hub id), encoder:FOLDER
+    normalise: bool = False  # HuBERT: normalise each waveform; the large models want it
     num_units: int = 200  # K
     sample_s: float = 3600.0  # seconds of the first answers to fit on
     device: str = "cpu"  # another one names the units of the whole set in one process
@@ -104,7 +104,7 @@ class Chat:
     requests_per_minute: float | None = None  # of each process
     input_price: float = 0.0  # dollars per million tokens
     output_price: float = 0.0
-    cache: str | None = None  # file of paid replies; none: beside the data set's work
+    cache: str | None = None  # file of paid replies; none: OUTPUT-replies.db beside the data set
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +115,8 @@ class BuildRecipe:
     sources: tuple[Source, ...]
     seed: int = 0
     rewrite: str = "rules"  # into speech style: rules, chat or none
-    respond: str = "none"  # where the source has no answer: chat, or none (such are rejected)
+    language: str = "en"  # that questions and answers are in
+    respond: str = "keep"  # keep cleans the source's answers; chat also writes absent ones; none
     chat: Chat = field(default_factory=Chat)
     voices: Voices = field(default_factory=Voices)
     units: UnitSettings = field(default_factory=UnitSettings)
@@ -126,7 +127,10 @@ class BuildRecipe:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ConfigError("sources must hold at least one source, got none")
-        for name, known in (("rewrite", ("none", "rules", "chat")), ("respond", ("none", "chat"))):
+        for name, known in (
+            ("rewrite", ("none", "rules", "chat")),
+            ("respond", ("none", "keep", "chat")),
+        ):
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
@@ -141,10 +145,26 @@ class BuildRecipe:
         """Return the recipe as JSON holds it."""
         return json.loads(json.dumps(asdict(self)))
 
+    def published(self) -> dict[str, Any]:
+        """Return the same for a manifest: files by their names, without where they lay."""
+        return _named(self.as_json())
+
     def draw(self, record_id: str, what: str) -> float:
         """Return a number from 0 to 1 by chance, the same for the same record and seed."""
         digest = hashlib.sha256(f"{what}\0{self.seed}\0{record_id}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _named(value: Any) -> Any:
+    """Replace absolute paths by their last part, also behind a prefix such as `hubert:`."""
+    if isinstance(value, dict):
+        return {name: _named(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_named(item) for item in value]
+    if isinstance(value, str) and (value.startswith("/") or ":/" in value and "://" not in value):
+        prefix, _, rest = value.partition("/")
+        return prefix + rest.rstrip("/").rpartition("/")[2]
+    return value
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

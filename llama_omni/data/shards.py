@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def write_shard(folder: Path, name: str, split: str, rows: Iterable[Row]) -> Sha
         OutputError: the place cannot be written to, or the disk is full.
     """
     path = folder / name
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     pq = arrow("pyarrow.parquet")
     compression = {column: "zstd" for column in _leaves()} | {
         column: "none" for column in _leaves() if column.endswith(".bytes")
@@ -69,20 +70,6 @@ def write_shard(folder: Path, name: str, split: str, rows: Iterable[Row]) -> Sha
         part.unlink(missing_ok=True)
         raise OutputError(f"{path} must be writable, got: {error.strerror or error}") from error
     return shard
-
-
-def read_back(folder: Path, name: str, split: str) -> Shard:
-    """Describe a shard that an earlier run finished.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    path = folder / name
-    try:
-        num_rows = arrow("pyarrow.parquet").read_metadata(path).num_rows
-        return _describe(path, name, split, num_rows)
-    except (OSError, arrow().ArrowInvalid) as error:
-        raise InputError(f"{path} must be a whole Parquet file, got: {error}") from error
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -167,7 +154,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as sink:
@@ -216,6 +203,7 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield group
 
 
+@cache
 def _leaves() -> list[str]:
     """Return the paths of the columns as Parquet counts them."""
     parquet = arrow("pyarrow.parquet")
