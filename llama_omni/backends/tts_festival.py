@@ -34,6 +34,7 @@ _VOICES = {  # festival's name, rate in Hz, licence, Debian package
     "ked": ("ked_diphone", 16_000, f"CSTR {_FREE}", "festvox-kdlpc16k"),
     "slt_hts": ("cmu_us_slt_arctic_hts", 32_000, f"CMU {_FREE}", "festvox-us-slt-hts"),
 }
+_HEAP = 1_000_000  # Lisp cells: its own ten million let sounds pile up to gigabytes unswept
 _DIPHONE_STRETCH = 1.1  # the diphone voices' own default
 _DIPHONE_F0_HZ = 105  # likewise
 
@@ -156,7 +157,7 @@ class FestivalSynthesizer:
             raise ToolError("this festival must still be open, got one that was closed")
         try:
             self._process = subprocess.Popen(
-                [self._program, "--pipe"],
+                [self._program, "--heap", str(_HEAP), "--pipe"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

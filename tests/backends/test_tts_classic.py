@@ -212,6 +212,19 @@ def test_festival_speaks_many_sentences_through_one_process_and_ends_it(festival
         festival.say(SENTENCE, voice=festival.voices[0].name)
 
 
+def test_memory_of_festival_stays_bounded(festival):
+    def megabytes():
+        with open(f"/proc/{festival._process.pid}/statm", encoding="ascii") as numbers:
+            return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    voice = next((v.name for v in festival.voices if v.name != "festival:slt_hts"), None)
+    if voice is None:
+        pytest.skip("no diphone voice is installed: apt install festvox-kallpc16k")
+    for number in range(120):
+        festival.say(f"This is the question that has the number {number}.", voice=voice)
+    assert megabytes() < 200
+
+
 def test_festival_starts_again_after_it_was_killed(festival, opened):
     voice = festival.voices[0].name
     before = festival.say(SENTENCE, voice=voice)
