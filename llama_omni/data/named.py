@@ -104,22 +104,26 @@ def with_paths(recipe: BuildRecipe, given: list[str]) -> BuildRecipe:
     Raises:
         ConfigError: No source has that label.
     """
-    sources = {source.label: source for source in recipe.sources}
-    bare = [path for path in given if path.partition("=")[0] not in sources]
+    labels = list(dict.fromkeys(source.label for source in recipe.sources))
+    paths: dict[str, str] = {}
+    bare: list[str] = []
     for text in given:
-        label, _, path = text.partition("=")
-        if text not in bare:
-            sources[label] = replace(sources[label], path=path)
-    if not bare:
-        return replace(recipe, sources=tuple(sources.values()))
-    if len(recipe.sources) > 1 or len(bare) < len(given):
+        label, equals, path = text.partition("=")
+        if equals and label in labels:
+            paths[label] = path
+        else:
+            bare.append(text)
+    if bare and (len(labels) > 1 or len(recipe.sources) > 1 or paths):
         raise ConfigError(
-            f"--source must be LABEL=PATH, with a label of {', '.join(sources)}, got {bare[0]!r}"
+            f"--source must be LABEL=PATH, with a label of {', '.join(labels)}, got {bare[0]!r}"
         )
-    only = next(iter(recipe.sources))
-    if len(bare) == 1:
-        return replace(recipe, sources=(replace(only, path=bare[0]),))
-    several = (
-        replace(only, path=path, name=f"{only.label}{number}") for number, path in enumerate(bare)
+    if len(bare) > 1:
+        only = next(iter(recipe.sources))
+        several = (replace(only, path=path, name=f"{only.label}{i}") for i, path in enumerate(bare))
+        return replace(recipe, sources=tuple(several))
+    if bare:
+        paths[labels[0]] = bare[0]
+    changed = (
+        replace(source, path=paths.get(source.label, source.path)) for source in recipe.sources
     )
-    return replace(recipe, sources=tuple(several))
+    return replace(recipe, sources=tuple(changed))

@@ -161,7 +161,7 @@ def _named(value: Any) -> Any:
         return {name: _named(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_named(item) for item in value]
-    if isinstance(value, str) and (value.startswith("/") or ":/" in value and "://" not in value):
+    if isinstance(value, str) and (value.startswith("/") or (":/" in value and "://" not in value)):
         prefix, _, rest = value.partition("/")
         return prefix + rest.rstrip("/").rpartition("/")[2]
     return value
