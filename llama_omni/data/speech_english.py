@@ -1,0 +1,252 @@
+"""How English says what it writes in signs."""
+
+from llama_omni.data.speech_language import Currency, SpeechLanguage
+
+_CENTS = {"small_one": "cent", "small_many": "cents"}
+_DOLLAR = Currency(one="dollar", many="dollars", **_CENTS)
+_EURO = Currency(one="euro", many="euros", **_CENTS)
+_POUND = Currency(one="pound", many="pounds", small_one="penny", small_many="pence")
+_YEN = Currency(one="yen", many="yen")
+_RUPEE = Currency(one="rupee", many="rupees", small_one="paisa", small_many="paise")
+
+_MONTHS = (
+    "January February March April May June July August September October November December"
+).split()
+
+_LENGTHS = {
+    "km": "kilometer",
+    "m": "meter",
+    "cm": "centimeter",
+    "mm": "millimeter",
+    "nm": "nanometer",
+    "mi": "mile",
+    "yd": "yard",
+}
+_PLAIN = {
+    **_LENGTHS,
+    "kg": "kilogram",
+    "g": "gram",
+    "mg": "milligram",
+    "lb": "pound",
+    "lbs": "pound",
+    "oz": "ounce",
+    "l": "liter",
+    "L": "liter",
+    "ml": "milliliter",
+    "mL": "milliliter",
+    "tsp": "teaspoon",
+    "tbsp": "tablespoon",
+    "min": "minute",
+    "mins": "minute",
+    "sec": "second",
+    "secs": "second",
+    "s": "second",
+    "ms": "millisecond",
+    "h": "hour",
+    "hr": "hour",
+    "hrs": "hour",
+    "yr": "year",
+    "yrs": "year",
+    "kB": "kilobyte",
+    "KB": "kilobyte",
+    "MB": "megabyte",
+    "GB": "gigabyte",
+    "TB": "terabyte",
+    "Mbps": "megabit per second",
+    "W": "watt",
+    "kW": "kilowatt",
+    "kWh": "kilowatt hour",
+    "V": "volt",
+    "mA": "milliampere",
+    "mAh": "milliampere hour",
+    "kcal": "kilocalorie",
+    "cal": "calorie",
+    "J": "joule",
+    "N": "newton",
+    "ha": "hectare",
+}
+_SPECIAL = {
+    "ft": ("foot", "feet"),
+    "in": ("inch", "inches"),
+    "Hz": ("hertz", "hertz"),
+    "kHz": ("kilohertz", "kilohertz"),
+    "MHz": ("megahertz", "megahertz"),
+    "GHz": ("gigahertz", "gigahertz"),
+    "mph": ("mile per hour", "miles per hour"),
+    "km/h": ("kilometer per hour", "kilometers per hour"),
+    "kph": ("kilometer per hour", "kilometers per hour"),
+    "m/s": ("meter per second", "meters per second"),
+    "\u00b0C": ("degree Celsius", "degrees Celsius"),
+    "\u00b0F": ("degree Fahrenheit", "degrees Fahrenheit"),
+    "\u00b0": ("degree", "degrees"),
+    "dB": ("decibel", "decibels"),
+    "px": ("pixel", "pixels"),
+    **{f"{sign}^2": (f"square {word}", f"square {word}s") for sign, word in _LENGTHS.items()},
+    **{f"{sign}^3": (f"cubic {word}", f"cubic {word}s") for sign, word in _LENGTHS.items()},
+    "sq ft": ("square foot", "square feet"),
+    "ft^2": ("square foot", "square feet"),
+}
+
+
+def _many(word: str) -> str:
+    first, *rest = word.split(" ")
+    if rest and rest[0] != "per":  # kilowatt hours
+        return f"{word}s"
+    return " ".join([f"{first}s", *rest])
+
+
+def _plural(word: str) -> str:
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
+ENGLISH = SpeechLanguage(
+    code="en",
+    point="point",
+    minus="minus",
+    to="to",
+    joint="and",
+    either="or",
+    percent="percent",
+    oh="oh",
+    of_clock="o'clock",
+    blank="blank",
+    month_day="{month} {day}",
+    day_month="the {day} of {month}",
+    scales={"k": "thousand", "K": "thousand", "M": "million", "bn": "billion", "B": "billion"},
+    magnitudes=("hundred", "thousand", "million", "billion", "trillion"),
+    powers={"2": "squared", "3": "cubed"},
+    power="to the power of",
+    fractions={2: ("half", "halves"), 4: ("quarter", "quarters")},
+    currencies={
+        "$": _DOLLAR,
+        "US$": _DOLLAR,
+        "USD": _DOLLAR,
+        "\u20ac": _EURO,
+        "EUR": _EURO,
+        "\u00a3": _POUND,
+        "GBP": _POUND,
+        "\u00a5": _YEN,
+        "JPY": _YEN,
+        "\u20b9": _RUPEE,
+        "INR": _RUPEE,
+    },
+    units={**{sign: (word, _many(word)) for sign, word in _PLAIN.items()}, **_SPECIAL},
+    feet="feet",
+    symbols={
+        "&": "and",
+        "+": "plus",
+        "=": "equals",
+        "~": "about",
+        "<": "less than",
+        ">": "greater than",
+        "%": "percent",
+        "#": "number",
+        "@": "at",
+        "\u00b0": "degrees",
+        "\u00d7": "times",
+        "\u00f7": "divided by",
+        "\u00b1": "plus or minus",
+        "\u2248": "is about",
+        "\u2260": "is not equal to",
+        "\u2264": "at most",
+        "\u2265": "at least",
+        "\u221a": "the square root of",
+        "\u221e": "infinity",
+        "\u2192": "to",
+        "\u2190": "from",
+        "\u00a7": "section",
+        "\u20ac": "euros",
+        "\u00a3": "pounds",
+        "$": "dollars",
+        "\u00a5": "yen",
+        "\u20b9": "rupees",
+        "\u2211": "the sum of",
+        "\u222b": "the integral of",
+        "\u2206": "delta",
+        "\u03b1": "alpha",
+        "\u03b2": "beta",
+        "\u03b3": "gamma",
+        "\u03b4": "delta",
+        "\u03b5": "epsilon",
+        "\u03b8": "theta",
+        "\u03bb": "lambda",
+        "\u03bc": "mu",
+        "\u03c0": "pi",
+        "\u03c3": "sigma",
+        "\u03c6": "phi",
+        "\u03c9": "omega",
+        "\u0394": "delta",
+        "\u03a3": "sigma",
+        "\u03a9": "omega",
+    },
+    operators={
+        "*": "times",
+        "x": "times",
+        "\u00d7": "times",
+        "/": "over",
+        "-": "minus",
+        "\u2212": "minus",
+        "=": "equals",
+    },
+    months=tuple(_MONTHS),
+    short_months={
+        **{month[:3]: index + 1 for index, month in enumerate(_MONTHS)},
+        "Sept": 9,
+    },
+    before_year=frozenset(
+        "in since from by until till before after around during year of to and between late early "
+        "mid circa ca".split()
+    )
+    | frozenset(month.lower() for month in _MONTHS),
+    abbreviations={
+        "Mr.": "Mister",
+        "Mrs.": "Missus",
+        "Ms.": "Miss",
+        "Dr.": "Doctor",
+        "Prof.": "Professor",
+        "St.": "Saint",
+        "Jr.": "Junior",
+        "Sr.": "Senior",
+        "Gen.": "General",
+        "Sen.": "Senator",
+        "Gov.": "Governor",
+        "Capt.": "Captain",
+        "Lt.": "Lieutenant",
+        "Sgt.": "Sergeant",
+        "Ave.": "Avenue",
+        "Blvd.": "Boulevard",
+        "Inc.": "Incorporated",
+        "Ltd.": "Limited",
+        "Co.": "Company",
+        "Corp.": "Corporation",
+        "e.g.": "for example",
+        "i.e.": "that is",
+        "etc.": "and so on",
+        "vs.": "versus",
+        "approx.": "approximately",
+        "dept.": "department",
+        "est.": "established",
+        "fig.": "figure",
+        "Fig.": "Figure",
+        "Ph.D.": "P H D",
+    },
+    spelled=frozenset(
+        "USA US UK EU UN AI API URL IBM CEO CIA FBI BBC DNA RNA UFO USB IQ ID IT TV EPA "
+        "FAQ DIY ATM ETA IPO GPA SUV UI OS AWS BCE IRS MIT UCLA NBA NFL".split()
+    ),
+    dot="dot",
+    slash="slash",
+    openers=(
+        "Hey,",
+        "So,",
+        "Um,",
+        "Okay,",
+        "Well,",
+        "Hi there,",
+        "Hey, quick question,",
+        "Alright,",
+        "You know,",
+        "I was wondering,",
+    ),
+    plural=_plural,
+)
