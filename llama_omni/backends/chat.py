@@ -54,7 +54,13 @@ class ChatEndpoint:
         self._refused = 0
         self._under_way: dict[str, tuple[threading.Lock, int]] = {}
 
-    def ask(self, messages: Sequence[Message], schema: JsonSchema | None = None) -> ChatOutcome:
+    def ask(
+        self,
+        messages: Sequence[Message],
+        schema: JsonSchema | None = None,
+        *,
+        stop: threading.Event | None = None,
+    ) -> ChatOutcome:
         """Return the reply to a conversation, or why there is none that can be used.
 
         Args:
@@ -62,12 +68,13 @@ class ChatEndpoint:
             schema: what the reply must hold, as JSON; it comes back as `ChatReply.value`. It is
                 sent as `response_format` and in words, for servers that know only one of them; a
                 reply that does not fit is sent back once.
+            stop: set from outside, it ends waiting for the server with a `ToolError`.
 
         Raises:
             ToolError: the server is absent, fails or limits for too long, or refuses everything.
             OutputError: the cache cannot be read or written.
         """
-        return self._ask(messages, schema, threading.Event())
+        return self._ask(messages, schema, stop or threading.Event())
 
     def ask_many(
         self, conversations: Iterable[Sequence[Message]], schema: JsonSchema | None = None
