@@ -71,7 +71,13 @@ class Augmenter:
         self.seed = seed
 
     def waveform(
-        self, audio: Audio, *, draw: int, index: int, other: Callable[[int], Audio] | None = None
+        self,
+        audio: Audio,
+        *,
+        draw: int,
+        index: int,
+        other: Callable[[int], Audio] | None = None,
+        strength: float = 1.0,
     ) -> Audio:
         """Return the utterance at another speed, place and level; its length changes.
 
@@ -80,8 +86,11 @@ class Augmenter:
             draw: The number of this draw, another for every time that the row is seen.
             index: The utterance's place in its data set.
             other: From a number to any other utterance, for babble; None: no babble.
+            strength: Share of the utterances that are changed; the others stay as they are.
         """
         s, rng = self.settings, self._rng(draw, index, 0)
+        if rng.random() >= strength:
+            return audio
         before, after = (rng.random(2) ** 2 * s.silence_s * SAMPLE_RATE).astype(int)
         speed = rng.uniform(1.0 - s.speed, 1.0 + s.speed)
         length = len(audio) + int(before + after)
@@ -110,6 +119,7 @@ class Augmenter:
         *,
         draw: int,
         indices: Sequence[int],
+        strength: float = 1.0,
     ) -> Float[Tensor, "B n_mels F"]:
         """Warp the mel axis and hide stretches of time and bands; see `AugmentSettings`.
 
@@ -118,11 +128,15 @@ class Augmenter:
             lengths: (B,) valid frames.
             draw: As in `waveform`.
             indices: Each row's place in its data set.
+            strength: Share of the rows that are changed.
         """
         s, channels = self.settings, mel.shape[1]
         warps, hidden = [], torch.zeros_like(mel, dtype=torch.bool)
         for row, (index, frames) in enumerate(zip(indices, lengths.tolist(), strict=True)):
             rng = self._rng(draw, index, 1)
+            if rng.random() >= strength:
+                warps.append(1.0)
+                continue
             warped = rng.random() < s.warp_share
             warps.append(rng.uniform(1.0 - s.warp, 1.0 + s.warp) if warped else 1.0)
             for _ in range(s.time_masks):

@@ -39,14 +39,22 @@ class EncoderSettings:
     """What is learnt from the sound, and how it is judged."""
 
     aux_layer: int = 3  # layers below the characters' head
-    aux_weight: float = 0.3  # of the characters' loss; both are sums over labels
+    aux_weight: float = 1.0  # of the characters' loss; both are sums over labels
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    clean_steps: int = 500  # in which sound stays as it is: varied from the start, no word emerges
+    ramp_steps: int = 2000  # after those, over which the share of varied utterances rises
+    augmented: float = 0.9  # to this
     held_out_rows: int = 200  # at most, of each held-out split
     batch_size: int = 16  # of evaluation
 
     def __post_init__(self) -> None:
         if self.aux_weight < 0:
             raise ConfigError(f"encoder.aux_weight must be 0 or more, got {self.aux_weight}")
+        if not 0.0 <= self.augmented <= 1.0:
+            raise ConfigError(f"encoder.augmented must be 0 to 1, got {self.augmented}")
+        for name in ("clean_steps", "ramp_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"encoder.{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("held_out_rows", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"encoder.{name} must be at least 1, got {getattr(self, name)}")
@@ -121,10 +129,17 @@ class EncoderTask:
         self._characters = {character: i for i, character in enumerate(alphabet)}
         self._num_mels, self._window = config.num_mel_bins, self.model.encoder.window
         self._augmenter = Augmenter(settings.augment, seed=0)
+        self._strength = settings.augmented
         self._held_out = {
             split: sorted(_first(rows, settings.held_out_rows), key=lambda row: len(row.audio))
             for split, rows in held_out.items()
         }
+
+    def begin_step(self, step: int) -> None:
+        """Note the step whose batch comes next: sound is varied more and more."""
+        s = self._settings
+        risen = (step - s.clean_steps) / max(1, s.ramp_steps)
+        self._strength = s.augmented * min(1.0, max(0.0, risen))
 
     def collate(self, items: list[Any]) -> dict[str, Any]:
         """Vary each sound, compute log-mel, and pad."""
@@ -134,12 +149,18 @@ class EncoderTask:
             return items[number % len(items)].audio
 
         sounds = [
-            self._augmenter.waveform(item.audio, draw=draw, index=place, other=other)
+            self._augmenter.waveform(
+                item.audio, draw=draw, index=place, other=other, strength=self._strength
+            )
             for place, item in enumerate(items)
         ]
         batch = self._batch(sounds, [item.question for item in items])
         batch["mel"] = self._augmenter.mel(
-            batch["mel"], batch["mel_lengths"], draw=draw, indices=range(len(items))
+            batch["mel"],
+            batch["mel_lengths"],
+            draw=draw,
+            indices=range(len(items)),
+            strength=self._strength,
         )
         return batch
 
@@ -198,7 +219,7 @@ class EncoderTask:
         self._tokenizer.inner.save_pretrained(str(folder))
 
     def _batch(self, sounds: Sequence[Audio], texts: Sequence[str]) -> dict[str, Tensor]:
-        mels = [self._mel(sound) for sound in sounds]
+        mels = [self.mel(sound) for sound in sounds]
         transcripts = [" ".join(spoken_words(text)) for text in texts]
         known = self._characters
         return {
@@ -212,7 +233,8 @@ class EncoderTask:
         ids = self._tokenizer.encode(text)
         return ids[1:] if ids[:1] == [self._tokenizer.bos_token_id] else ids
 
-    def _mel(self, sound: Audio) -> Float[Tensor, "n_mels F"]:
+    def mel(self, sound: Audio) -> Float[Tensor, "n_mels F"]:
+        """Compute log-mel as `OmniModel` does for a sound of any length up to the window."""
         return log_mel(torch.from_numpy(sound)[None], num_mels=self._num_mels)[0, :, : self._window]
 
     @property

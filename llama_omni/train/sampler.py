@@ -71,6 +71,9 @@ class Batches(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[int], dict[str, Any]]:
         step, part = key
         rows = self._plan.rows(step)[part * self._size :][: self._size].tolist()
+        begin = getattr(self._task, "begin_step", None)
+        if begin is not None:  # a task whose batches change as training goes on
+            begin(step)
         with seeded(self._seed, step, part):
             return rows, self._task.collate([self._dataset[row] for row in rows])
 

@@ -40,7 +40,7 @@ def tokenizer(tmp_path_factory):
     return train_tokenizer(TEXTS, folder, num_tokens=300, vocab_size=310)
 
 
-def task_for(tokenizer, *, samples=None, augment=QUIET):
+def task_for(tokenizer, *, samples=None, augment=QUIET, **settings):
     torch.manual_seed(0)
     config = WhisperConfig(
         num_mel_bins=20,
@@ -57,7 +57,7 @@ def task_for(tokenizer, *, samples=None, augment=QUIET):
         tokenizer,
         alphabet=alphabet_of(TEXTS),
         held_out={"seen": rows},
-        settings=EncoderSettings(aux_layer=1, augment=augment),
+        settings=EncoderSettings(aux_layer=1, augment=augment, **settings),
         samples=samples,
     )
     return task, rows
@@ -84,13 +84,13 @@ def test_task_learns_eight_transcripts_by_heart(tokenizer, tmp_path):
 
 
 def test_resumed_run_gives_the_same_weights(tokenizer, tmp_path):
-    varied = AugmentSettings()
-    whole, rows = task_for(tokenizer, augment=varied)
+    varied = {"augment": AugmentSettings(), "clean_steps": 1, "ramp_steps": 3}
+    whole, rows = task_for(tokenizer, **varied)
     run(whole, rows, tmp_path / "whole", max_steps=6, batch_size=4)
-    begun, rows = task_for(tokenizer, augment=varied)
+    begun, rows = task_for(tokenizer, **varied)
     cut = run(begun, rows, tmp_path / "cut", max_steps=6, batch_size=4, stop_after_s=1e-9)
     assert not cut.done
-    resumed, rows = task_for(tokenizer, augment=varied)
+    resumed, rows = task_for(tokenizer, **varied)
     run(resumed, rows, tmp_path / "cut", max_steps=6, batch_size=4)
     expected = whole.model.state_dict()
     for name, value in resumed.model.state_dict().items():
@@ -120,6 +120,24 @@ def test_row_does_not_depend_on_its_batch(tokenizer):
     first = task.model(alone["mel"], alone["mel_lengths"])[1]
     second = task.model(both["mel"], both["mel_lengths"])[1][:1, : first.shape[1]]
     torch.testing.assert_close(second, first, atol=1e-5, rtol=1e-4)
+
+
+def test_sound_is_varied_more_and_more(tokenizer):
+    task, rows = task_for(
+        tokenizer, augment=AugmentSettings(), clean_steps=10, ramp_steps=10, augmented=1.0
+    )
+    clean = [task.mel(row.audio) for row in rows]
+
+    def changed(step):
+        np.random.seed(step)
+        task.begin_step(step)
+        batch = task.collate(rows)
+        kept = zip(batch["mel"], batch["mel_lengths"].tolist(), clean, strict=True)
+        return sum(n != c.shape[1] or not torch.equal(m[:, :n], c) for m, n, c in kept)
+
+    assert changed(9) == 0
+    assert changed(25) == len(rows)
+    assert 0 < sum(changed(step) for step in range(12, 18)) < 6 * len(rows)
 
 
 def test_loss_is_a_sum_over_the_normaliser(tokenizer):
