@@ -9,9 +9,8 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +22,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from llama_omni.audio import SAMPLE_RATE
+from llama_omni.data.shards import write_bytes, write_text
 from llama_omni.errors import (
     CheckpointError,
     ConfigError,
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 CENTRES, DESCRIPTION = "kmeans.npy", "features.json"
 _FORMAT = 1  # of features.json
 _FEW_FRAMES = 10  # a unit: below this the centres are mostly chance
-Waveform = Float32[np.ndarray, " S"]
+Waveform = Float32[np.ndarray, " _"]  # (S,), of any length each
 
 
 class SoundUnits(NamedTuple):
@@ -82,6 +82,7 @@ def fit_units(
     seed: int = 0,
     batch_size: int = 10_000,
     device: str | torch.device = "cpu",
+    progress: Callable[[float, float], None] | None = None,
 ) -> tuple["UnitExtractor", FitReport]:
     """Fit k-means on the frames of some of a data set's sound.
 
@@ -94,6 +95,7 @@ def fit_units(
         seed: of the draw and of the k-means.
         batch_size: frames in one step of the k-means.
         device: for the features.
+        progress: is told how many of the seconds of sound were looked at.
 
     Raises:
         ConfigError: a number is impossible.
@@ -111,7 +113,7 @@ def fit_units(
         raise MissingExtraError("scikit-learn", "data", "fitting units") from error
     began = time.monotonic()
     features = features.to(device)
-    pieces, sound_s = _sample(_in_drawn_order(waveforms, seed), features, sample_s)
+    pieces, sound_s = _sample(_in_drawn_order(waveforms, seed), features, sample_s, progress)
     frames = torch.cat(pieces) if pieces else torch.zeros(0, features.dim)
     _check_enough(frames, num_units, sound_s)
     features, frames = features.fitted(frames)
@@ -160,8 +162,11 @@ def _in_drawn_order(waveforms: Iterable[Waveform], seed: int) -> Iterator[Wavefo
 
 
 def _sample(
-    waveforms: Iterable[Waveform], features: UnitFeatures, sample_s: float
-) -> tuple[list[Float[Tensor, "F D"]], float]:
+    waveforms: Iterable[Waveform],
+    features: UnitFeatures,
+    sample_s: float,
+    progress: Callable[[float, float], None] | None,
+) -> tuple[list[Float[Tensor, "_ D"]], float]:
     """Return the frames of the first `sample_s` seconds, on the CPU, and the seconds there are."""
     pieces: list[Tensor] = []
     wanted = left = round(sample_s * SAMPLE_RATE)
@@ -169,6 +174,8 @@ def _sample(
         waveform = waveform[:left]
         pieces.append(_frames(waveform, features, f"sound {number}").cpu())
         left -= len(waveform)
+        if progress is not None:
+            progress((wanted - left) / SAMPLE_RATE, sample_s)
         if left <= 0:
             break
     return pieces, (wanted - left) / SAMPLE_RATE
@@ -244,18 +251,13 @@ class UnitExtractor:
             "sample_rate": SAMPLE_RATE,
             "sha256": self.sha256,
             "features": self.features.describe(),
-            "fit": None if report is None else asdict(report),
+            "fit": None if report is None else _without_time(report),
         }
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / DESCRIPTION).unlink(missing_ok=True)  # an old one is not of the new centres
-            _write(folder / CENTRES, self._centres())
-            _write(folder / DESCRIPTION, text.encode())
-        except OSError as error:
-            raise OutputError(
-                f"{folder} must be a writable folder, got {error.strerror}"
-            ) from error
+        if any(place.is_file() for place in (folder, *folder.parents)):
+            raise OutputError(f"{folder} must be a folder, got a file on the way to it")
+        write_bytes(folder / CENTRES, self._centres())
+        write_text(folder / DESCRIPTION, text)
 
     def _centres(self) -> bytes:
         stream = BytesIO()
@@ -299,6 +301,11 @@ class UnitExtractor:
         return cls(kmeans.to(device), features.to(device))
 
 
+def _without_time(report: FitReport) -> dict[str, Any]:
+    """Return what is the same each time."""
+    return {name: value for name, value in asdict(report).items() if name != "seconds"}
+
+
 def _read_description(path: Path) -> Mapping[str, Any]:
     try:
         description = json.loads(path.read_bytes())
@@ -314,16 +321,3 @@ def _read_description(path: Path) -> Mapping[str, Any]:
     if not isinstance(description.get("features"), dict) or "sha256" not in description:
         raise CheckpointError(f"{path} must hold features and sha256, got {sorted(description)}")
     return description
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -158,7 +158,7 @@ def test_absent_folder_is_refused(tmp_path):
 
 def test_unwritable_place_is_refused(fit, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="must be a writable folder"):
+    with pytest.raises(OutputError, match="must be a folder, got a file"):
         fit[0].save(tmp_path / "file" / "units")
 
 
