@@ -8,7 +8,7 @@ import io
 import sys
 import traceback
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import typer
 
 import llama_omni
+from llama_omni.cli_data import data_app
+from llama_omni.cli_errors import INTERRUPTED, REFUSED, note, one_line_errors, say_error
 from llama_omni.cli_jobs import Job, plan
 from llama_omni.cli_options import (
     PRESETS,
@@ -50,14 +52,15 @@ from llama_omni.interfaces import (
     Turn,
 )
 
-REFUSED, INTERRUPTED = 2, 130  # exit codes
-
 app = typer.Typer(
     help="Talk with a language model: ask by voice or in writing, hear and read the answer.",
     epilog="Every command has its own --help. Paper: arXiv 2409.06666.",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+app.add_typer(data_app, name="data")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments, prog_name="llama-omni", standalone_mode=False)
     except _UsageError as error:
         help_of = error.ctx.command_path if error.ctx else "llama-omni"
-        _error(f"{error.format_message()} (see: {help_of} --help)")
+        say_error(f"{error.format_message()} (see: {help_of} --help)")
         return REFUSED
     except typer.Abort:
         return INTERRUPTED
@@ -150,7 +153,7 @@ def ask(
     Ends with the time to first audio, the real-time factor (seconds of work a second of sound),
     the lagging words (those written before the sound began), and where the sound is.
     """
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         options = ReplyOptions(
             chunk_size=parse_chunk_size(chunk_size),
             lookahead=lookahead,
@@ -186,7 +189,7 @@ def ask(
                         threads=threads,
                     )
                 if random_weights:
-                    _note("random weights: words and sound mean nothing")
+                    note("random weights: words and sound mean nothing")
             try:
                 _answer(assistant, job, question, options, show)
             except LlamaOmniError as error:
@@ -235,7 +238,7 @@ def convert(
 
     Reads shard by shard, so a model much larger than memory is fine.
     """
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from llama_omni.checkpoint import convert as convert_checkpoint
 
         _hush_transformers()
@@ -253,7 +256,7 @@ def convert(
             )
         print(f"model in {output}")
         if vocoder is None:
-            _note("without --vocoder the model has no voice; ask needs one")
+            note("without --vocoder the model has no voice; ask needs one")
 
 
 @app.command()
@@ -269,7 +272,7 @@ def bench(
     debug: Debug = False,
 ) -> None:
     """Measure time to first audio, time per token, and memory, with random weights."""
-    with _one_line_errors(debug):
+    with one_line_errors(debug):
         from llama_omni.bench import run_bench
 
         _hush_transformers()
@@ -337,36 +340,14 @@ def _hush_transformers() -> None:
         remarks.disable_progress_bar()
 
 
-@contextmanager
-def _one_line_errors(debug: bool) -> Iterator[None]:
-    """End the command with one line and an exit code where something was refused."""
-    try:
-        yield
-    except LlamaOmniError as error:
-        _report(error, debug)
-        raise typer.Exit(REFUSED) from error
-    except KeyboardInterrupt as error:
-        _note("interrupted")
-        raise typer.Exit(INTERRUPTED) from error
-
-
 def _report(error: LlamaOmniError, debug: bool, job: Job | None = None) -> bool:
     if debug:
         traceback.print_exception(error)
     message = " ".join(str(error).split())
     if job is not None and job.path is not None and str(job.path) not in message:
         message = f"{job.path}: {message}"
-    _error(message)
+    say_error(message)
     return True
-
-
-def _error(message: str) -> None:
-    sys.stdout.flush()
-    print(f"llama-omni: error: {message}", file=sys.stderr, flush=True)
-
-
-def _note(message: str) -> None:
-    print(f"llama-omni: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
