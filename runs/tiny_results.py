@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--limit", type=int, metavar="N", help="questions of each split, for a quick look")
     add("--heard", type=int, default=200, metavar="N", help="of them, recognised (200)")
     add("--samples", type=int, default=6, metavar="N", help="questions to listen to (6)")
+    add("--max-new-tokens", type=int, default=256, metavar="N", help="of a reply (256)")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads (1)")
     add("--work", type=Path, default=WORK, metavar="FOLDER", help="what is kept between runs")
     options = parser.parse_args(arguments)
@@ -59,12 +60,13 @@ def _measure(options: argparse.Namespace) -> None:
     settings = TinySettings(
         data=options.data,
         output=options.output,
-        work=options.work / fingerprint(folder, options.data),
+        work=options.work / f"{fingerprint(folder, options.data)}-{options.max_new_tokens}",
         model_name=name,
         questions=options.questions,
         limit=options.limit,
         heard=options.heard,
         samples=options.samples,
+        max_new_tokens=options.max_new_tokens,
     )
     measure_tiny(settings, assistant, vocode=vocode_with(assistant), command=_command(options))
     print(options.output.with_suffix(".md").read_text(encoding="utf-8"))

@@ -333,6 +333,7 @@ def test_a_missing_split_is_named(split, tmp_path):
     [
         ("limit", 0, "limit must be at least 1, got 0"),
         ("heard", 0, "heard must be at least 1, got 0"),
+        ("max_new_tokens", 0, "max_new_tokens must be at least 1, got 0"),
         ("samples", -1, "samples must be 0 or more, got -1"),
     ],
 )
@@ -396,6 +397,7 @@ def test_command_measures_random_weights_from_end_to_end(command, data, tmp_path
     pytest.importorskip("pocketsphinx")
     words = ["--random-weights", "--data", str(data), "-o", str(tmp_path / "tiny")]
     words += ["--work", str(tmp_path / "work"), "--limit", "1", "--samples", "1"]
+    words += ["--max-new-tokens", "4"]
     assert command(words) == 0
     assert "# What the tiny model can do" in capsys.readouterr().out
     page = (tmp_path / "tiny.md").read_text()

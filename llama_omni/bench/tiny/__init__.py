@@ -75,10 +75,10 @@ def measure_tiny(
             GENERIC: open_recognizer("pocketsphinx"),
             DOMAIN: open_recognizer(f"pocketsphinx:{model}"),
         }
-    replies = ask_all(assistant, held_out, settings.work)
+    replies = ask_all(settings, assistant, held_out)
     real = None
     if settings.questions is not None:
-        real = ask_real(assistant, settings.questions, settings.work)
+        real = ask_real(settings, assistant, settings.questions)
     heard = hear_all(settings, held_out, replies, recognizers, vocode)
     samples = write_samples(settings, held_out, replies, vocode)
     for row in samples:

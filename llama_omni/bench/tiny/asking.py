@@ -45,12 +45,12 @@ class HeldOut:
         return [key for key in self._where if key.startswith(f"{split}/")]
 
 
-def ask_all(assistant: Assistant, held_out: HeldOut, work: Path) -> Journal:
+def ask_all(settings: TinySettings, assistant: Assistant, held_out: HeldOut) -> Journal:
     """Answer what has no answer yet; sounds go to `sound_file`, everything else to the journal."""
-    journal = Journal(work / "replies.jsonl")
+    journal = Journal(settings.work / "replies.jsonl")
     for key in watched([key for key in held_out if key not in journal], "answering"):
         example = held_out[key]
-        reply = _ask(assistant, example)
+        reply = _ask(assistant, example, settings.max_new_tokens)
         row = {
             "split": key.partition("/")[0],
             "intent": example.intent,
@@ -59,11 +59,11 @@ def ask_all(assistant: Assistant, held_out: HeldOut, work: Path) -> Journal:
             "answer": example.answer,
             "turns_before": len(example.history),
         }
-        _keep(journal, work, key, row, reply)
+        _keep(journal, settings.work, key, row, reply)
     return journal
 
 
-def ask_real(assistant: Assistant, folder: Path, work: Path) -> list[Row]:
+def ask_real(settings: TinySettings, assistant: Assistant, folder: Path) -> list[Row]:
     """Answer every recording in a folder; return the rows in the order of their names.
 
     Raises:
@@ -72,11 +72,12 @@ def ask_real(assistant: Assistant, folder: Path, work: Path) -> list[Row]:
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SOUNDS)
     if not files:
         raise InputError(f"{folder} must hold recordings ({', '.join(SOUNDS)}), found none")
-    journal = Journal(work / "real.jsonl")
+    journal = Journal(settings.work / "real.jsonl")
     for file in watched([file for file in files if _real_key(file) not in journal], "real voices"):
         question = audio.load(file)
         row = {"file": file.name, "question_s": len(question) / audio.SAMPLE_RATE}
-        _keep(journal, work, _real_key(file), row, assistant.reply(question))
+        reply = assistant.reply(question, max_new_tokens=settings.max_new_tokens)
+        _keep(journal, settings.work, _real_key(file), row, reply)
     return [journal[_real_key(file)] for file in files]
 
 
@@ -96,7 +97,7 @@ def _real_key(file: Path) -> str:
     return f"{REAL}/{file.name}"
 
 
-def _ask(assistant: Assistant, example: Example) -> Reply:
+def _ask(assistant: Assistant, example: Example, max_new_tokens: int) -> Reply:
     """Ask in a conversation of its own, in which the earlier questions are answered first."""
     conversation = assistant.conversation()
     try:
@@ -104,8 +105,9 @@ def _ask(assistant: Assistant, example: Example) -> Reply:
             conversation.reply(
                 Turn(role="user", text=turn.question) if turn.audio is None else turn.audio,
                 speech=False,
+                max_new_tokens=max_new_tokens,
             )
-        return conversation.reply(example.audio)
+        return conversation.reply(example.audio, max_new_tokens=max_new_tokens)
     finally:
         conversation.close()
 

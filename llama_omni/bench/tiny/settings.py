@@ -43,11 +43,12 @@ class TinySettings:
     limit: int | None = None  # questions of each split; None is all
     heard: int | None = 200  # questions of each split whose sound is recognised; None is all
     samples: int = 6
+    max_new_tokens: int = 256  # of a reply
     seed: int = 0  # of the intervals
     rules: Rules = field(default_factory=domain_rules)
 
     def __post_init__(self) -> None:
-        for name in ("limit", "heard"):
+        for name in ("limit", "heard", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
