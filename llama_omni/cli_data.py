@@ -213,7 +213,7 @@ class _Lines:
 
 def _more(progress: "StageProgress") -> str:
     parts = [f"{progress.rejected:,} rejected"] if progress.rejected else []
-    if progress.eta_s is not None and progress.done < progress.total:
+    if progress.eta_s:
         minutes, seconds = divmod(round(progress.eta_s), 60)
         hours, minutes = divmod(minutes, 60)
         parts.append(f"{hours:d}:{minutes:02d}:{seconds:02d} left")

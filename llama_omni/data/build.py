@@ -40,7 +40,7 @@ class StageProgress:
 
     stage: str
     done: int  # records
-    total: int
+    total: int | None  # None: not known
     rejected: int
     elapsed_s: float  # of this run
     eta_s: float | None  # None: not known yet
@@ -109,6 +109,8 @@ def build(
         return BuildSummary(folder=output, counts=done["counts"], rejects=done["rejects"])
     with alone_in(output):
         voices = check_voices(recipe, tools.open_synthesizer)
+        for left in output.rglob(".*.part"):  # by a run that was killed
+            left.unlink()
         Journal(output / WORK).note("recipe", recipe.as_json())
         setup = Setup(recipe=recipe, output=output, tools=tools)
         workers = Workers(setup, processes)
@@ -252,15 +254,15 @@ class _Build:
         self, stage: str, done: int, total: int | None, rejected: int, began: float, new: int
     ) -> None:
         elapsed = time.monotonic() - began
-        known = total is not None and new > 0
+        eta = elapsed / new * (total - done) if total is not None and new else None
         self.on_progress(
             StageProgress(
                 stage=stage,
                 done=done,
-                total=done if total is None else total,
+                total=total,
                 rejected=rejected,
                 elapsed_s=elapsed,
-                eta_s=elapsed / new * ((total or 0) - done) if known else None,
+                eta_s=eta,
             )
         )
 
@@ -298,8 +300,6 @@ class _Build:
                 f"at least one record must pass the filters, got none of "
                 f"{self.parts['source'][0].records}; the first reason: {self._rejects()[0].reason}"
             )
-        for left in (self.output / "data").glob(".*.part"):
-            left.unlink()
         self._tasks("write", tasks, sizes)
 
     def _rejects(self) -> list[Reject]:

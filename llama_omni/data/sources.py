@@ -7,14 +7,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from llama_omni.data.items import Item
 from llama_omni.data.records import Record
 from llama_omni.data.tables import Located, read_rows
 from llama_omni.errors import ConfigError, InputError
 
-Kind = Literal["table", "alpaca", "ultrachat", "released", "tiny"]
 KINDS: tuple[str, ...] = ("table", "alpaca", "ultrachat", "released", "tiny")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -37,7 +36,7 @@ class Columns:
 class Source:
     """One source of a data set."""
 
-    kind: Kind = "table"
+    kind: str = "table"  # one of `KINDS`
     path: str = ""  # a file, a folder, or a hub id; nothing for the tiny domain
     name: str = ""  # of the records, in their ids; empty: the kind
     limit: int | None = None  # the first so many records

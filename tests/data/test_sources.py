@@ -1,0 +1,221 @@
+"""Sources: what they give, and what they refuse."""
+
+import csv
+import json
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from llama_omni.data import tables
+from llama_omni.data.sources import Columns, Source, read_sources
+from llama_omni.errors import ConfigError, InputError
+
+
+def read(*sources):
+    return [item.record for item in read_sources(sources, seed=0)]
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+ALPACA = [
+    {"instruction": "Give three tips.", "input": "", "output": "One. Two."},
+    {"instruction": "Translate.", "input": "Hello\u2028there", "output": "Hola"},
+    {"instruction": "Say nothing.", "input": "", "output": ""},
+]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_alpaca_joins_instruction_and_input(tmp_path, monkeypatch, chunk, indent):
+    monkeypatch.setattr(tables, "_CHUNK_CHARS", chunk)
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps(ALPACA, indent=indent), encoding="utf-8")
+    records = read(Source(kind="alpaca", path=str(path)))
+    assert [record.question for record in records] == [
+        "Give three tips.", "Translate.\nHello\u2028there", "Say nothing.",
+    ]  # fmt: skip
+    assert [record.answer for record in records] == ["One. Two.", "Hola", None]
+    assert records[1].id == "alpaca-0000001"
+    assert records[1].source == "alpaca"
+    unanswered = read(Source(kind="alpaca", path=str(path), answers=False))
+    assert {record.answer for record in unanswered} == {None}
+
+
+def test_ultrachat_gives_first_turns_in_both_layouts(tmp_path):
+    messages = [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": "Q2"},
+        {"role": "assistant", "content": "A2"},
+        {"role": "user", "content": "more"},
+    ]
+    rows = [{"id": "0", "data": ["Q0", "A0", "Q1", "A1"]}, {"id": "0", "messages": messages}]
+    path = lines(tmp_path / "u.jsonl", rows)
+    records = read(Source(kind="ultrachat", path=path))
+    assert [(record.question, record.answer) for record in records] == [("Q0", "A0"), ("Q2", "A2")]
+    assert len({record.id for record in records}) == 2
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_table_reads_named_columns(tmp_path, suffix):
+    rows = [
+        {
+            "key": f"k{i}",
+            "ask": f"what, {i}?\nline",
+            "say": f"that {i}",
+            "who": "fake:a",
+            "part": "test",
+        }
+        for i in range(3)
+    ]
+    path = tmp_path / f"table{suffix}"
+    if suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        lines(path, rows)
+    columns = Columns(question="ask", answer="say", id="key", voice="who", split="part")
+    records = read(Source(path=str(path), columns=columns))
+    assert [record.id for record in records] == ["k0", "k1", "k2"]
+    record = records[2]
+    assert (record.question, record.answer) == ("what, 2?\nline", "that 2")
+    assert (record.voice, record.split) == ("fake:a", "test")
+
+
+def test_folder_is_read_in_the_order_of_names(tmp_path):
+    for name in ("b", "a"):
+        lines(tmp_path / f"{name}.jsonl", [{"instruction": name}])
+    (tmp_path / "notes.txt").write_text("not read")
+    assert [record.question for record in read(Source(path=str(tmp_path)))] == ["a", "b"]
+
+
+def test_limit_reads_no_further(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"instruction": "one"}\nbroken\n')
+    assert len(read(Source(path=str(path), limit=1))) == 1
+
+
+def test_tiny_domain_is_a_source():
+    records = read(Source(kind="tiny", limit=5), Source(kind="tiny", split="test_seen", limit=2))
+    assert [record.split for record in records] == ["train"] * 5 + ["test_seen"] * 2
+    assert all(record.answer for record in records)
+
+
+def test_hub_ids_go_through_datasets(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def load(name, config, split, streaming):
+        assert (name, config, split, streaming) == ("someone/alpaca", "small", "test", True)
+        return iter(ALPACA)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    source = Source(kind="alpaca", path="someone/alpaca#small", hub_split="test")
+    assert len(read(source)) == 3
+
+    def fail(*_args, **_kwargs):
+        raise ConnectionError("no way to the hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(InputError, match=r"someone/alpaca must be a file.* no way to the hub"):
+        read(Source(kind="alpaca", path="someone/alpaca"))
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", "", "must hold at least one record, found none"),
+        ("a.json", "[]", "must hold at least one record, found none"),
+        ("a.jsonl", '{"instruction": "a"}\n{"instruc', "a.jsonl, line 2 must be JSON, got: Unterm"),
+        ("a.json", '[\n{"instruction": "a"},\n{"b" 1}]', "a.json, line 3 must be JSON, got: Expec"),
+        ("a.json", '[{"instruction": "a"}', "a.json, line 1 must be JSON"),
+        ("a.jsonl", '{"q": 1, "b": 2}', "line 1 must have a column 'instruction'; it has q, b"),
+        ("a.jsonl", '{"instruction": ["a"]}', "column 'instruction' must hold text, got list"),
+        ("a.jsonl", "[1]\n3", "line 1 must be an object {...}, got list"),
+        ("a.csv", "instruction,b\n1\n", "a.csv, line 2 must have 2 fields as its header"),
+        ("a.csv", "q,b\n1,2\n", "line 2 must have a column 'instruction'; it has q, b"),
+        ("a.parquet", "PAR1", "a.parquet must be a whole Parquet file"),
+        ("a.txt", "hello", "must end with .json, .jsonl, .csv, .parquet, got suffix '.txt'"),
+    ],
+)
+def test_broken_files_are_refused_with_file_and_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as caught:
+        read(Source(path=str(tmp_path / name)))
+    assert message in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"instruction": "\xff"}')
+    with pytest.raises(InputError, match=r"a.jsonl must be UTF-8 text, got byte 0xff"):
+        read(Source(path=str(tmp_path / "a.jsonl")))
+
+
+def test_absent_places_are_refused(tmp_path):
+    with pytest.raises(InputError, match="must be a file, a folder or a hub id, found nothing"):
+        read(Source(path=str(tmp_path / "none.json")))
+    with pytest.raises(InputError, match=r"must hold .json, .jsonl, .csv, .parquet files"):
+        read(Source(path=str(tmp_path)))
+    with pytest.raises(InputError, match="give it with --source alpaca=PATH"):
+        read(Source(kind="alpaca"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": "a", "instruction": "x"}] * 2, "line 2: id must be new, got 'a' again, after"),
+        ([{"id": "a/b", "instruction": "x"}], "id must be 1 to 200 letters, digits and ._-"),
+    ],
+)
+def test_ids_must_be_new_and_name_files(tmp_path, rows, message):
+    with pytest.raises(InputError) as caught:
+        read(Source(path=lines(tmp_path / "a.jsonl", rows), columns=Columns(id="id")))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": 1}, "must have a column 'data or messages'; it has id"),
+        ({"data": []}, "a dialogue must have a user's turn, got none"),
+        ({"data": "Hello"}, "a dialogue must be a list of texts"),
+        ({"data": [3]}, "a dialogue must be a list of texts"),
+        ({"messages": None}, "a dialogue must have a user's turn, got none"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "must have a user's turn"),
+    ],
+)
+def test_dialogues_without_a_question_are_refused(tmp_path, row, message):
+    with pytest.raises(InputError) as caught:
+        read(Source(kind="ultrachat", path=lines(tmp_path / "a.jsonl", [row])))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "alpca"}, "source.kind must be one of table, alpaca, ultrachat, released, tiny"),
+        ({"limit": 0}, "source.limit must be at least 1"),
+        ({"name": "a b"}, "source.name must be of letters"),
+        ({"split": "a-b"}, "source.split must be letters"),
+    ],
+)
+def test_impossible_sources_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Source(**fields)
+
+
+def test_long_sources_stream(tmp_path):
+    path = lines(tmp_path / "a.jsonl", ({"instruction": str(i)} for i in range(1000)))
+    first = list(islice(read_sources([Source(path=path)], seed=0), 3))
+    assert [item.record.question for item in first] == ["0", "1", "2"]
