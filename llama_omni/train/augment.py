@@ -5,6 +5,7 @@ of processes hears the same sounds. Everything linear (speed, room, colour, nois
 done on one spectrum: two transforms of the whole utterance, about 2 ms.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,14 @@ from llama_omni.interfaces import Audio
 
 _KNOTS_HZ = np.geomspace(60.0, SAMPLE_RATE / 2, 7)  # where the equaliser's gains are drawn
 _TELEPHONE_HZ = (300.0, 3400.0)
+_SIZES = sorted(  # even, of small factors: quick to transform
+    2 * 2**a * 3**b * 5**c * 7**d
+    for a in range(25)
+    for b in range(16)
+    for c in range(11)
+    for d in range(9)
+    if 2**a * 3**b * 5**c * 7**d < 2**25
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +103,8 @@ class Augmenter:
         before, after = (rng.random(2) ** 2 * s.silence_s * SAMPLE_RATE).astype(int)
         speed = rng.uniform(1.0 - s.speed, 1.0 + s.speed)
         length = len(audio) + int(before + after)
-        size = _fast_size(length + int(s.reverb_s[1] * SAMPLE_RATE / 2))  # where the room dies away
+        room = int(s.reverb_s[1] * SAMPLE_RATE / 2)  # in which an echo dies away
+        size = _fast_size(length + room, at_least=True)
         padded = np.zeros(size, np.float32)
         padded[before : before + len(audio)] = audio
         spectrum = np.fft.rfft(padded)  # (size / 2 + 1,)
@@ -104,10 +114,10 @@ class Augmenter:
         if rng.random() < s.reverb_share:
             spectrum *= 1.0 + np.fft.rfft(_room(rng, s, size))
         if rng.random() < s.noise_share:
-            spectrum += self._noise(rng, spectrum, size, other)
+            spectrum += self._noise(rng, spectrum, size, size / max(1, len(audio)), other)
         if rng.random() < s.telephone_share:
             spectrum *= _band(hz, *_TELEPHONE_HZ)
-        heard = _fast_size(round(size / speed))
+        heard = _fast_size(round(size / speed), at_least=False)
         spectrum = spectrum[: heard // 2 + 1]
         sound = np.fft.irfft(spectrum, heard)[: round(length * heard / size)]
         return self._level(rng, sound)
@@ -157,9 +167,10 @@ class Augmenter:
         rng: np.random.Generator,
         spectrum: np.ndarray,
         size: int,
+        share: float,
         other: Callable[[int], Audio] | None,
     ) -> np.ndarray:
-        """Draw a noise's spectrum at some level below the speech's."""
+        """Draw a noise's spectrum, some level below the speech, which fills 1 / share of it."""
         s = self.settings
         if rng.random() < s.babble_share and other is not None:
             sound = np.zeros(size, np.float32)
@@ -173,7 +184,7 @@ class Augmenter:
             hz = np.arange(1, len(spectrum) + 1, dtype=np.float32) * SAMPLE_RATE / size
             noise = (drawn[0] + 1j * drawn[1]) * np.maximum(hz, 50.0) ** np.float32(-slope)
         ratio_db = rng.uniform(*s.noise_db)
-        power, wanted = _power(noise), _power(spectrum) * 10.0 ** (-ratio_db / 10.0)
+        power, wanted = _power(noise), _power(spectrum) * share * 10.0 ** (-ratio_db / 10.0)
         return noise * np.sqrt(wanted / max(power, 1e-20))
 
     def _level(self, rng: np.random.Generator, sound: np.ndarray) -> Audio:
@@ -185,10 +196,12 @@ class Augmenter:
         return scaled.astype(np.float32)
 
 
-def _fast_size(length: int) -> int:
-    """Return an even size at or just above a length that transforms quickly: m * 2^k, m < 16."""
-    step = 1 << max(1, length.bit_length() - 4)
-    return -(-length // step) * step
+def _fast_size(length: int, *, at_least: bool) -> int:
+    """Return an even size that transforms quickly, near a length (within 2 %) or not below it."""
+    place = bisect_left(_SIZES, length)
+    if at_least or not place or _SIZES[place] - length < length - _SIZES[place - 1]:
+        return _SIZES[place]
+    return _SIZES[place - 1]
 
 
 def _interpolated(hz: np.ndarray, gains_db: np.ndarray) -> Float32[np.ndarray, " bins"]:
