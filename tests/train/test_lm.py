@@ -29,7 +29,7 @@ RECORDS = [
         id=f"follow-{c}",
         question="And its capital?",
         answer=f"{city}.",
-        history=(Exchange(question=f"Where is {c}?", answer="Far away."),),
+        history=(Exchange(question=f"Do you like {c}?", answer="Yes."),),
         intent="follow",
     )
     for c, city in CAPITALS.items()
@@ -112,7 +112,7 @@ def test_resumed_run_gives_the_same_weights(tokenizer, tmp_path):
 def test_answers_alone_are_labelled(tokenizer):
     row = TextRows.of_records(RECORDS[-1:], tokenizer, TEMPLATE)[0]
     said = tokenizer.decode([int(i) for i in row.labels if i != IGNORE])
-    assert said == "Far away.Paris." or said == "Far away.Havana."
+    assert said == "Yes.Havana."
     assert row.labels[-1] == row.ids[-1] == tokenizer.inner.eos_token_id
 
 
