@@ -51,6 +51,7 @@ class OmniModel(PreTrainedModel):
     """Speech in; reply tokens, their hidden states and unit logits out."""
 
     config_class = OmniConfig
+    config: OmniConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
@@ -107,10 +108,17 @@ class OmniModel(PreTrainedModel):
         self.encoder.eval()
         return self
 
-    def token_logits(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-        """Score the next token, with the scaling or capping that the LLM's family applies."""
+    def token_logits(
+        self, hidden: Float[Tensor, "... D"], *, head: nn.Module | None = None
+    ) -> Float[Tensor, "... V"]:
+        """Score the next token, with the scaling or capping that the LLM's family applies.
+
+        Args:
+            hidden: (..., D) states after the final norm.
+            head: output layer of another LLM of the same configuration; None: this model's own.
+        """
         config: Any = self.config.llm
-        logits = self.get_output_embeddings()(hidden)
+        logits = (head or self.get_output_embeddings())(hidden)
         if scaling := getattr(config, "logits_scaling", None):  # Granite
             logits = logits / scaling
         if scale := getattr(config, "logit_scale", None):  # Cohere
@@ -232,6 +240,7 @@ class OmniModel(PreTrainedModel):
         *,
         ctc_states: str | None = None,
         normaliser: Tensor | int | None = None,
+        lm_normaliser: Tensor | int | None = None,
     ) -> OmniOutput:
         """Run the LLM over prompt, speech and answer, and the speech decoder over the answer.
 
@@ -244,6 +253,7 @@ class OmniModel(PreTrainedModel):
                 which say where each answer is.
             ctc_states: overrides `config.ctc_states`.
             normaliser: what the CTC loss is divided by; None is this batch's unit count.
+            lm_normaliser: what the LM loss is divided by; None is this batch's answer tokens.
 
         Returns:
             Losses and logits; `loss` is `lm_loss + ctc_loss_weight * ctc_loss` of those given.
@@ -253,17 +263,15 @@ class OmniModel(PreTrainedModel):
                 fits its units; names the sample.
         """
         merged = self.merge(input_ids, speech or [], attention_mask=attention_mask, labels=labels)
-        hidden = self.llm.get_decoder()(
-            inputs_embeds=merged.embeddings, attention_mask=merged.mask, use_cache=False
-        ).last_hidden_state  # (B, T, D), after the final norm
+        hidden = self.read(merged)
         logits = self.token_logits(hidden)  # (B, T, V)
         output = OmniOutput(logits=logits, hidden=hidden)
         if labels is not None:
             self._check_answers(labels, merged, spoken=units is not None)
-            output.lm_loss = nn.functional.cross_entropy(
-                logits[:, :-1].flatten(0, 1).float(),
+            output.lm_loss = token_loss(
+                logits[:, :-1].flatten(0, 1),
                 merged.labels[:, 1:].flatten(),
-                ignore_index=IGNORE,
+                normaliser=lm_normaliser,
             )
         if units is not None:
             if labels is None:
@@ -279,6 +287,12 @@ class OmniModel(PreTrainedModel):
         else:
             output.loss = output.ctc_loss if output.lm_loss is None else output.lm_loss
         return output
+
+    def read(self, merged: Merged) -> Float[Tensor, "B T D"]:
+        """Run the LLM over merged rows; return its states after the final norm."""
+        return self.llm.get_decoder()(
+            inputs_embeds=merged.embeddings, attention_mask=merged.mask, use_cache=False
+        ).last_hidden_state
 
     def _check_answers(self, labels: Tensor, merged: Merged, *, spoken: bool) -> None:
         wanted = (labels != IGNORE).sum(dim=1).tolist()
@@ -323,3 +337,23 @@ class OmniModel(PreTrainedModel):
             ]
             tokens = pad(rows, batch_first=True)
         return pad(states, batch_first=True), tokens, answer.sum(dim=1)
+
+
+def token_loss(
+    logits: Float[Tensor, "N V"],
+    labels: Int[Tensor, " N"],
+    *,
+    normaliser: Tensor | int | None = None,
+) -> Float[Tensor, ""]:
+    """Compute the cross-entropy, summed over labelled tokens and divided by their number.
+
+    Args:
+        logits: (N, V) scores of the token at each place.
+        labels: (N,) that token, -100 where nothing is to be learnt.
+        normaliser: what to divide by instead: the global count, where several ranks or accumulation
+            steps share one optimiser step.
+    """
+    summed = nn.functional.cross_entropy(
+        logits.float(), labels, ignore_index=IGNORE, reduction="sum"
+    )
+    return summed / ((labels != IGNORE).sum() if normaliser is None else normaliser)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from llama_omni.errors import OutputError, TrainingError
 from llama_omni.train.checkpoints import Checkpoints, fingerprint, write_folder
 from llama_omni.train.processes import set_up, shard
+from llama_omni.train.reading import to_device
 from llama_omni.train.sampler import Batches, Keys, StepPlan, seeded
 from llama_omni.train.settings import FREE_TO_CHANGE, TrainSettings
 from llama_omni.train.task import Task
@@ -157,10 +158,7 @@ class _Run:
             parameter.data = parameter.data.float()  # what learns needs its small steps
         processes.spread([*self.trained.values(), *model.buffers()])
         if settings.gradient_checkpointing:
-            enable: Any = getattr(model, "gradient_checkpointing_enable", None)
-            if enable is None:
-                raise TrainingError("gradient_checkpointing must suit the model, got one without")
-            enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _checkpoint_activations(model)
         self.root = _Root(self.task)
         self.sharded = settings.sharding == "fsdp" and processes.world > 1
         if self.sharded:
@@ -256,11 +254,12 @@ class _Run:
         losses: list[float] = []
         for (_, batch), count in zip(batches, counts, strict=True):
             with self._autocast():
-                result = self.root("loss", _to_device(batch, processes.device), normaliser)
+                result = self.root("loss", to_device(batch, processes.device), normaliser)
             losses.append(float(result.loss.detach()))
             if not math.isfinite(losses[-1]):
                 break  # the parameters stay as they are
-            (result.loss * factor).backward()
+            if result.loss.requires_grad:  # a batch without targets teaches nothing
+                (result.loss * factor).backward()
             for name, value in result.numbers.items():
                 self._add(name, float(value), float(max(count, 1)))
         bad = [not math.isfinite(loss) for loss in losses]
@@ -400,14 +399,14 @@ class _Run:
                 signal.signal(number, handler)
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: _to_device(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_to_device(item, device) for item in value)
-    return value
+def _checkpoint_activations(model: nn.Module) -> None:
+    """Turn on gradient checkpointing, under the name that this Transformers has for it."""
+    for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
+        enable: Any = getattr(model, name, None)
+        if enable is not None:
+            enable({"use_reentrant": False})  # frozen parts come first
+            return
+    raise TrainingError("gradient_checkpointing must suit the model, got one without")
 
 
 def _local(parameter: Any) -> Tensor:

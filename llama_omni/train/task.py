@@ -27,7 +27,10 @@ class StepResult:
 class Task(Protocol):
     """One thing to learn. The runner knows nothing else about models, audio or text."""
 
-    model: nn.Module  # everything that is trained or saved; requires_grad says what learns
+    @property
+    def model(self) -> nn.Module:
+        """Everything that is trained or saved; `requires_grad` says what learns."""
+        ...
 
     def collate(self, items: list[Any]) -> dict[str, Any]:
         """Make a batch of data set items, on the CPU; runs in loader workers.

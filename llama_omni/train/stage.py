@@ -1,0 +1,103 @@
+"""What both stages share: held-out rows, replies to them, samples, and the finished product."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama_omni.model.omni import OmniModel
+from llama_omni.model.vocoder import UnitVocoder
+from llama_omni.train.collate import Collator
+from llama_omni.train.processes import is_main
+from llama_omni.train.product import Product
+from llama_omni.train.reading import listen, to_device
+from llama_omni.train.replies import GreedyReply, greedy_replies
+from llama_omni.train.stage_settings import StageSettings
+
+logger = logging.getLogger(__name__)
+
+_WARNINGS = 5  # times that rows left out are named in the log; all are counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOut:
+    """What a stage judges itself by.
+
+    Attributes:
+        splits: examples by the name of their split.
+        samples: folder for replies written, and spoken with `vocoder`, at each evaluation.
+        vocoder: speaks the units of stage 2's samples.
+    """
+
+    splits: Mapping[str, Any] = field(default_factory=dict)
+    samples: Path | None = None
+    vocoder: UnitVocoder | None = None
+
+
+class Stage:
+    """What both stages share: rows held out, replies to them, and the finished product."""
+
+    model: OmniModel
+
+    def __init__(
+        self,
+        model: OmniModel,
+        collator: Collator,
+        settings: StageSettings,
+        held_out: HeldOut,
+        product: Product,
+    ) -> None:
+        self.model, self.collate, self._judge = model, collator, collator
+        self._settings, self._held_out, self._product = settings, held_out, product
+        self._rows = {
+            name: [rows[i] for i in range(min(len(rows), settings.held_out_rows))]
+            for name, rows in held_out.splits.items()
+        }
+        self._warned = 0
+
+    def save(self, folder: Path) -> None:
+        """Write the model as a native folder."""
+        self._product.write(self.model, folder)
+
+    def _report(self, batch: dict[str, Any]) -> dict[str, float]:
+        """Name rows that were left out or stretched, and return their shares of the batch."""
+        shares = {}
+        for name, meaning in (
+            ("cut", "rows do not fit the model and are left out"),
+            ("too_long", "targets hold more units than frames"),
+        ):
+            found = batch.get(name, [])
+            shares[name] = len(found) / max(1, batch.get("rows", 0))
+            if found and self._warned < _WARNINGS and is_main():
+                self._warned += 1
+                logger.warning("%s: %s", meaning, ", ".join(found))
+        return shares
+
+    def _parts(self, rows: Sequence[Any]) -> list[Sequence[Any]]:
+        """Return held-out rows in batches of like length."""
+        size = self._settings.held_out_batch
+        ordered = sorted(rows, key=lambda row: len(row.audio))
+        return [ordered[first : first + size] for first in range(0, len(ordered), size)]
+
+    def _replies(self, examples: Sequence[Any]) -> list[GreedyReply]:
+        """Answer spoken questions."""
+        prompts = []
+        for example in examples:
+            row = self._judge.row(example)
+            ids = torch.tensor([row.ids[: len(row.ids) - row.num_answer_tokens]])
+            batch = to_device({"input_ids": ids, **self._judge.sounds([row])}, self.model.device)
+            speech = listen(self.model, batch)
+            prompts.append(self.model.merge(batch["input_ids"], speech).embeddings[0])
+        return greedy_replies(self.model, prompts, max_new_tokens=self._settings.max_new_tokens)
+
+    def _write_samples(self, step: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        folder = self._held_out.samples
+        if folder is None or not is_main() or not lines:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / f"step-{step:08d}.jsonl").write_text(text, encoding="utf-8")

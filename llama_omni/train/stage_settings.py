@@ -1,0 +1,80 @@
+"""What the two stages are told, beside how their runs are made."""
+
+from dataclasses import dataclass
+
+from llama_omni.errors import ConfigError
+from llama_omni.train.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageSettings(TrainSettings):
+    """What both stages share. Defaults are the paper's where it says something."""
+
+    batch_size: int = 32
+    epochs: float = 3.0
+    history: bool = True  # earlier turns of the conversation, spoken where they have sound
+    skip_cut: bool = True  # leave out rows too long for the model; else they raise
+    held_out_rows: int = 200  # at most, of each held-out split
+    held_out_batch: int = 16  # rows of one forward pass of an evaluation
+    samples: int = 20  # replies written to output/samples at each evaluation
+    max_new_tokens: int = 100  # of those replies
+    feature_cache: str = ""  # folder for the frozen encoder's features; empty: none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageOneSettings(StageSettings):
+    """Stage 1: the adapter and the LLM learn to answer speech in writing."""
+
+    learning_rate: float = 2e-5
+    llm: str = "whole"  # or "lora", or "frozen" (the adapter alone learns)
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    lora_dropout: float = 0.0
+    lora_targets: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    text_share: float = 0.0  # of the rows, whose questions are written instead of spoken
+    distill_weight: float = 0.0  # of the divergence from the text-only LLM; 0: none
+    distill_temperature: float = 1.0
+    augment: bool = False  # vary the questions' sound, see `train.augment`
+
+    def __post_init__(self) -> None:
+        TrainSettings.__post_init__(self)
+        if self.llm not in ("whole", "lora", "frozen"):
+            raise ConfigError(f"llm must be whole, lora or frozen, got {self.llm!r}")
+        if not 0 <= self.text_share <= 1:
+            raise ConfigError(f"text_share must be 0 to 1, got {self.text_share}")
+        if self.distill_weight < 0 or self.distill_temperature <= 0:
+            raise ConfigError(
+                "distill_weight must be 0 or more and distill_temperature above 0, got "
+                f"{self.distill_weight} and {self.distill_temperature}"
+            )
+        if self.lora_rank < 1:
+            raise ConfigError(f"lora_rank must be at least 1, got {self.lora_rank}")
+        if self.augment and self.feature_cache:
+            raise ConfigError("feature_cache must be empty with augment: sounds differ each time")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageTwoSettings(StageSettings):
+    """Stage 2: the speech decoder learns to say the answer's units; all else is frozen."""
+
+    learning_rate: float = 2e-4
+    ctc_states: str = "predicting"  # the paper; "labelled": the release's one position later
+    too_long: str = "stretch"  # targets beyond lambda frames a token; or "skip", or "raise"
+    state_cache: str = ""  # folder for the frozen LLM's states; empty: compute them each time
+    cache_dtype: str = "float16"  # or "float32"
+    collapse_warn: int = 500  # steps of nothing but blanks until a warning; 0: never
+    collapse_stop: int = 2000  # until the run is stopped; 0: never
+
+    def __post_init__(self) -> None:
+        TrainSettings.__post_init__(self)
+        for name, known in (
+            ("ctc_states", ("predicting", "labelled")),
+            ("too_long", ("stretch", "skip", "raise")),
+            ("cache_dtype", ("float16", "float32")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
