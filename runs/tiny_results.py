@@ -80,6 +80,7 @@ def _command(options: argparse.Namespace) -> str:
     words += [f"--data {options.data.resolve().name}"]
     words += [f"--questions {options.questions.resolve().name}"] if options.questions else []
     words += [f"--limit {options.limit}"] if options.limit else []
+    words += [f"--max-new-tokens {options.max_new_tokens}"] * (options.max_new_tokens != 256)
     words += [f"-o docs/results/{options.output.name}", f"--heard {options.heard}"]
     return " ".join(words)
 

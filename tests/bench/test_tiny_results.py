@@ -258,6 +258,12 @@ def test_the_same_replies_give_the_same_files(data, tmp_path):
     assert made[0] == made[1]
 
 
+def test_samples_are_of_every_split_right_ones_first(result):
+    chosen = [row["key"] for row in result["samples"]]
+    assert chosen[:3] == ["test_seen/row-2", "test_seen/row-4", "test_seen/row-5"]
+    assert chosen[3:] == ["test_seen/row-3", "test_unseen/row-6"]  # for want of more
+
+
 def test_stale_samples_are_replaced(data, tmp_path):
     measure(data, tmp_path)
     assert (tmp_path / "results/samples/tiny-3-reply.flac").exists()

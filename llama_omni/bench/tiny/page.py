@@ -112,7 +112,7 @@ def _speech(result: dict[str, Any]) -> list[str]:
         "",
         *_table(["recogniser", "word error rate, %", "heard as written, %", "replies"], own),
         "",
-        f"Unit error rate of replies with the right words: {percent(units)} %"
+        f"Unit error rate of replies with the right words, %: {percent(units)}"
         + (f" of {units['cases']} units." if units else "."),
     ]
 
@@ -145,7 +145,7 @@ def _real(result: dict[str, Any]) -> list[str]:
         "",
         f"Refused: {refused} of {len(real)}.",
         "",
-        *_table(["recording", "seconds", "refused", "reply"], rows),
+        *_table(["recording", "seconds", "refused", "reply"], rows, words=True),
     ]
 
 
@@ -183,7 +183,7 @@ def _wrong(result: dict[str, Any]) -> list[str]:
                 for row in rows
             ]
             header = ["question", "voice", "should be", "reply"]
-            lines += [f"## {title} {len(rows)}", "", *_table(header, cells), ""]
+            lines += [f"## {title} {len(rows)}", "", *_table(header, cells, words=True), ""]
     return lines[:-1]
 
 
@@ -197,9 +197,11 @@ def _listening(result: dict[str, Any]) -> list[str]:
         rows.append([*said, *sounds, quoted(row["heard"])])
     titles = ["question", *(_TITLES[column] for column in COLUMNS)]
     header = ["asked", "voice", "written reply", *titles, "recognised in the answer"]
-    return ["## To listen to", "", *_table(header, rows)] if rows else []
+    return ["## To listen to", "", *_table(header, rows, words=True)] if rows else []
 
 
-def _table(header: Sequence[str], rows: list[list[str]]) -> list[str]:
-    filled = [row + [""] * (len(header) - len(row)) for row in rows]
-    return table(header, filled) if rows else ["None."]
+def _table(header: Sequence[str], rows: list[list[str]], *, words: bool = False) -> list[str]:
+    if not rows:
+        return ["None."]
+    lines = table(header, [row + [""] * (len(header) - len(row)) for row in rows])
+    return [lines[0], lines[1].replace("---:", "---"), *lines[2:]] if words else lines

@@ -5,7 +5,7 @@ from typing import Any
 from llama_omni import audio
 from llama_omni.bench.tiny.asking import HeldOut, reply_sound
 from llama_omni.bench.tiny.hearing import Vocode
-from llama_omni.bench.tiny.journal import Journal
+from llama_omni.bench.tiny.journal import Journal, Row
 from llama_omni.bench.tiny.scores import is_right
 from llama_omni.bench.tiny.settings import SPLITS, TinySettings
 from llama_omni.errors import OutputError
@@ -62,17 +62,23 @@ def _chosen(settings: TinySettings, held_out: HeldOut, replies: Journal) -> list
     chosen: list[str] = []
     used: set[str] = set()
     for right in (True, False):
-        for index in range(settings.samples):
-            if len(chosen) >= settings.samples:
+        places = [split for _ in range(settings.samples) for split in SPLITS]
+        for split in places:
+            if len(chosen) == settings.samples:
                 return chosen
-            for key in held_out.of(SPLITS[index % len(SPLITS)]):
-                row = replies[key]
-                marks = {f"intent {row['intent']}", f"voice {row['voice']}"}
-                fits = is_right(row, settings.rules) == right and row["finish_reason"] == "stop"
-                if key not in chosen and not marks & used and (fits or not right):
-                    chosen.append(key)
-                    used |= marks
-                    break
-            else:
-                used.clear()  # every voice has had its turn
+            fits = [
+                key
+                for key in held_out.of(split)
+                if key not in chosen and is_right(replies[key], settings.rules) == right
+            ]
+            fresh = [key for key in fits if not _marks(replies[key]) & used]
+            if fits and not fresh:  # every voice or intent has had its turn
+                used.clear()
+            for key in (fresh or fits)[:1]:
+                chosen.append(key)
+                used |= _marks(replies[key])
     return chosen
+
+
+def _marks(row: Row) -> set[str]:
+    return {f"intent {row['intent']}", f"voice {row['voice']}"}
