@@ -94,7 +94,7 @@ def build(
         ConfigError: The recipe cannot work, or the folder holds a data set of another one.
         InputError: A source is empty or broken.
         OutputError: The disk is full, the folder cannot be written to, or is being built in.
-        ToolError: A voice or a server is absent, or fails again and again.
+        ToolError: A voice or a server is absent, or fails whatever it is asked.
     """
     if processes < 1:
         raise ConfigError(f"processes must be at least 1, got {processes}")

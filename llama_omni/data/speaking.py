@@ -18,7 +18,7 @@ from llama_omni.data.shards import write_bytes
 from llama_omni.errors import AudioError, ConfigError, InputError, ToolError
 from llama_omni.interfaces import Audio, Synthesizer, Voice
 
-_TRUST = 5  # failures of a voice in a row, after which it is the program and not the text
+_PROBE = "Hello."  # what a voice that works can say
 _LONGEST_FILE_S = 3_600.0
 
 OpenSynthesizer = Callable[[str], Synthesizer]
@@ -54,14 +54,13 @@ class Speaker:
         self.recipe = recipe
         self._open, self._opened = open_synthesizer, dict[str, Synthesizer]()
         self._shared, self._repeated = shared, repeated
-        self._failures = 0
 
     def speak(self, item: Item) -> Row:
         """Return the row of a record, without units unless the source has some.
 
         Raises:
             Unspeakable: with the reason, where this record cannot be spoken.
-            ToolError: a voice fails again and again.
+            ToolError: a voice fails whatever it is to say.
         """
         record, voices = item.record, self.recipe.voices
         reason = check_texts(item, self.recipe)
@@ -155,17 +154,15 @@ class Speaker:
         opened = synthesizer_spec(voice, spec)
         if opened not in self._opened:
             self._opened[opened] = self._open(opened)
+        synthesizer = self._opened[opened]
         try:
-            samples = self._opened[opened].say(text, voice=voice, speed=speed, pitch=pitch)
+            return synthesizer.say(text, voice=voice, speed=speed, pitch=pitch)
         except InputError as error:
             raise Unspeakable("synthesise", str(error)) from error
         except ToolError as error:
-            self._failures += 1
-            if self._failures >= _TRUST:
-                raise
+            # The text's fault, or the program's? Only the second ends the build.
+            synthesizer.say(_PROBE, voice=voice)
             raise Unspeakable("synthesise", str(error)) from error
-        self._failures = 0
-        return samples
 
 
 class Unspeakable(Exception):

@@ -55,7 +55,7 @@ class Worker:
 
         Raises:
             OutputError: The disk is full, or something else cannot be written.
-            ToolError: A program or server fails again and again.
+            ToolError: A program or a server fails, whatever it is asked.
         """
         began = time.monotonic()
         work: Callable[[int, Any], Part] = getattr(self, f"_{stage}")

@@ -82,6 +82,8 @@ class FakeSynthesizer:
     def say(self, text, *, voice, speed=1.0, pitch=1.0):
         if voice == "fake:dying":
             raise ToolError("fake must end with status 0, got 1")
+        if "crashing" in text:
+            raise ToolError("fake must end with status 0, got 139")
         if "unsayable" in text:
             raise InputError("text must be sayable")
         SAID.append((voice, text))

@@ -38,6 +38,7 @@ def questions(tmp_path):
         r7={"answer": "!!"},
         r9={"instruction": "This is unsayable."},
         r11={"answer": "long " * 2000},
+        r13={"instruction": "This is crashing."},
     )
 
 
@@ -60,8 +61,8 @@ def test_build_speaks_names_units_and_filters(questions, tmp_path):
     seen = []
     summary = build(recipe_of(questions), output, tools=FAKES, on_progress=seen.append)
     data = SpeechDataset(output)
-    assert summary.counts == {"train": NUM - 5} == read_manifest(output)["counts"]
-    assert data.ids == [f"q{i}" for i in range(NUM) if i not in (3, 5, 7, 9, 11)]
+    assert summary.counts == {"train": NUM - 6} == read_manifest(output)["counts"]
+    assert data.ids == [f"q{i}" for i in range(NUM) if i not in (3, 5, 7, 9, 11, 13)]
     for i in (0, 8, len(data) - 1):
         item = data[i]
         assert item.voice in ("fake:a", "fake:b")
@@ -69,17 +70,18 @@ def test_build_speaks_names_units_and_filters(questions, tmp_path):
         assert (np.diff(item.units) != 0).all()
     assert len({data[i].voice for i in range(len(data))}) == 2
     rejects = rejects_of(output)
-    assert sorted(rejects) == ["q11", "q3", "q5", "q7", "q9"]
+    assert sorted(rejects) == ["q11", "q13", "q3", "q5", "q7", "q9"]
     assert rejects["q3"] == ("filter", "answer must take 0.1 to 60 s, got 600.00 s")
     assert rejects["q5"] == ("source", "question must be new, got that of q4 again")
+    assert rejects["q13"] == ("synthesise", "fake must end with status 0, got 139")
     assert rejects["q9"] == ("synthesise", "text must be sayable")
-    assert summary.rejects == {"source": 1, "respond": 1, "synthesise": 1, "filter": 1} | {
-        stage: n for stage, n in summary.rejects.items() if stage in ("respond", "filter")
-    }
+    assert rejects["q7"][0] == "respond"
+    assert rejects["q11"][0] == "respond"
+    assert summary.rejects == {"source": 1, "respond": 2, "synthesise": 2, "filter": 1}
     assert not (output / ".work").exists()
     stages = list(dict.fromkeys(progress.stage for progress in seen))
     assert stages == "source rewrite respond synthesise fit units filter write".split()
-    assert seen[-1].done == seen[-1].total == NUM - 5
+    assert seen[-1].done == seen[-1].total == NUM - 6
     assert seen[-1].eta_s == 0
 
 
