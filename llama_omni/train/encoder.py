@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import WhisperConfig
 
-from llama_omni.data.dataset import SpeechDataset
 from llama_omni.errors import ConfigError
 from llama_omni.interfaces import Audio
 from llama_omni.metrics import spoken_words
@@ -29,8 +28,10 @@ from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer
 from llama_omni.prompt import IGNORE
 from llama_omni.train.augment import Augmenter, AugmentSettings
 from llama_omni.train.encoder_model import CTCEncoder
+from llama_omni.train.processes import set_up
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.settings import TrainSettings
+from llama_omni.train.spoken_rows import SpokenRows
 from llama_omni.train.task import StepResult
 
 
@@ -76,25 +77,29 @@ def train_encoder(
         data: A folder that `llama-omni data build` made; split "train" is learnt.
         tokenizer: Folder of the language model that the encoder is for.
         output: See `runner.train`; output/final and output/best are encoders that
-            `SpeechEncoder.from_pretrained` reads, output/samples what was recognised when.
+            `SpeechEncoder.from_pretrained` reads, output/samples what was recognised when,
+            output/samples16 the decoded sound, which can be deleted afterwards.
         config: Whisper's configuration.
         settings: What is learnt and how sounds are varied.
         training: The run; `metric="wer"` keeps the best by the mean of the held-out splits.
         held_out: Splits to judge by.
     """
-    spoken = ("question_audio",)
-    rows = SpeechDataset(data, "train", columns=spoken)
-    texts = SpeechDataset(data, "train", columns=())
+    processes = set_up(training.device)
+    rows, *judged = (
+        SpokenRows(data, split, cache=output / "samples16", processes=processes)
+        for split in ("train", *held_out)
+    )
     torch.manual_seed(training.seed)
+    torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
     task = EncoderTask(
         config,
         load_tokenizer(tokenizer),
-        alphabet=alphabet_of(texts[row].question for row in range(len(texts))),
-        held_out={split: SpeechDataset(data, split, columns=spoken) for split in held_out},
+        alphabet=alphabet_of(rows.questions),
+        held_out=dict(zip(held_out, judged, strict=True)),
         settings=settings,
         samples=output / "samples",
     )
-    return train(task, rows, rows.lengths["question_s"], training, output)
+    return train(task, rows, rows.seconds, training, output)
 
 
 class EncoderTask:
@@ -272,7 +277,7 @@ def _rates(split: str, errors: Mapping[str, Sequence[tuple[int, int]]]) -> dict[
     return numbers
 
 
-def _first(rows: Sequence[Any], count: int) -> list[Any]:
+def _first(rows: Any, count: int) -> list[Any]:
     """Return at most so many rows, evenly spread, so that no voice is left out."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
     return [rows[int(place)] for place in places]

@@ -8,11 +8,18 @@ from transformers import WhisperConfig
 from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.model.encoder import SpeechEncoder
 from llama_omni.train.augment import AugmentSettings
-from llama_omni.train.encoder import EncoderSettings, EncoderTask, alphabet_of, edit_distance
+from llama_omni.train.encoder import (
+    EncoderSettings,
+    EncoderTask,
+    alphabet_of,
+    edit_distance,
+    train_encoder,
+)
 from llama_omni.train.encoder_model import CTCEncoder
 from llama_omni.train.runner import train
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.tokenizer import train_tokenizer
+from tests.data.data_tools import make_dataset, make_row
 
 QUIET = AugmentSettings(
     silence_s=0.0, speed=0.0, equaliser_db=0.0, reverb_share=0.0, noise_share=0.0,
@@ -40,9 +47,8 @@ def tokenizer(tmp_path_factory):
     return train_tokenizer(TEXTS, folder, num_tokens=300, vocab_size=310)
 
 
-def task_for(tokenizer, *, samples=None, augment=QUIET, **settings):
-    torch.manual_seed(0)
-    config = WhisperConfig(
+def config_for():
+    return WhisperConfig(
         num_mel_bins=20,
         d_model=32,
         encoder_layers=2,
@@ -51,9 +57,13 @@ def task_for(tokenizer, *, samples=None, augment=QUIET, **settings):
         max_source_positions=100,
         dropout=0.0,
     )
+
+
+def task_for(tokenizer, *, samples=None, augment=QUIET, **settings):
+    torch.manual_seed(0)
     rows = [spoken(text) for text in TEXTS]
     task = EncoderTask(
-        config,
+        config_for(),
         tokenizer,
         alphabet=alphabet_of(TEXTS),
         held_out={"seen": rows},
@@ -147,6 +157,33 @@ def test_loss_is_a_sum_over_the_normaliser(tokenizer):
     together = task.loss(task.collate(rows), total).loss
     apart = sum(task.loss(part, total).loss for part in parts)
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)
+
+
+def test_encoder_is_trained_from_a_data_set_and_goes_on(tokenizer, tmp_path):
+    data, folder = tmp_path / "data", tmp_path / "tokenizer"
+    splits = {name: [[make_row(i, name) for i in range(6)]] for name in ("train", "test_seen")}
+    make_dataset(data, splits)
+    tokenizer.inner.save_pretrained(folder)
+
+    def run(**changes):
+        return train_encoder(
+            data,
+            folder,
+            tmp_path / "run",
+            config=config_for(),
+            settings=EncoderSettings(aux_layer=1, clean_steps=2, ramp_steps=2),
+            training=settings_for(max_steps=4, batch_size=4, metric="wer", **changes),
+            held_out=("test_seen",),
+        )
+
+    assert run(stop_after_s=1e-9).step == 1
+    result = run()
+    assert result.done
+    assert result.best == result.metrics["wer"] == result.metrics["wer_test_seen"]
+    assert run() == result
+    encoder = SpeechEncoder.from_pretrained(tmp_path / "run/best")
+    assert encoder.config.d_model == 32
+    assert len(list((tmp_path / "run/samples16").glob("*/rows-00000.json"))) == 2
 
 
 def test_damaged_product_is_refused(tmp_path):
