@@ -1,43 +1,41 @@
 """Vocoder training: a generator of either kind and its durations, from a data set's answers.
 
-Unusual: nothing but weights and optimisers needs saving to go on exactly. Segments, dropout and the
-learning rate hang on the seed and the step alone. Discriminators, where used, learn beside the
-generator from the same sounds. Weight norm belongs to HiFi-GAN's training; what is saved for
-use has it folded.
+Unusual: to go on exactly, nothing but weights and optimisers needs saving. Segments, dropout and
+the learning rate hang on the seed and the step alone. The loop is apart from `runner.train`, for
+two sides with an optimiser each play against each other here.
 """
 
+import inspect
 import json
-import math
+import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch import Tensor
 
 from llama_omni.audio import SAMPLE_RATE, save
-from llama_omni.errors import ConfigError, MissingExtraError, TrainingError
-from llama_omni.model.hifigan import HifiGan
+from llama_omni.checkpoint.native import quiet_transformers
+from llama_omni.errors import ConfigError, TrainingError
 from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
-from llama_omni.train import vocoder_losses as losses
-from llama_omni.train.discriminators import Discriminators
+from llama_omni.train.checkpoints import Checkpoints, write_folder
+from llama_omni.train.processes import set_up
+from llama_omni.train.tracking import Tracking
 from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments, Spoken
-from llama_omni.train.vocoder_settings import VocoderSettings
-from llama_omni.train.vocoder_state import RunFolder
+from llama_omni.train.vocoder_settings import FREE_TO_CHANGE, VocoderSettings
+from llama_omni.train.vocoder_step import VocoderStep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VocoderResult:
-    """How a run ended."""
+    """Where a run stands when `train_vocoder` returns."""
 
     step: int
+    done: bool  # False: `stop_after_s` ended this call; call again to go on
     metrics: dict[str, float]  # of the last evaluation
-    best: dict[str, float]  # the evaluation with the lowest mel distance, and its step
+    best: dict[str, int | float]  # the evaluation with the lowest mel distance, and its step
 
 
 def train_vocoder(
@@ -55,37 +53,23 @@ def train_vocoder(
         folder: a data set with units; see `SpeechDataset`.
         settings: `VocoderSettings()` for the light generator, `hifigan_settings()` for the other.
         output: gets final/ and best/ (for `UnitVocoder.from_pretrained`), samples/, metrics.jsonl,
-            tensorboard/, done.json and checkpoints/.
+            tensorboard/, settings.json, done.json, checkpoints/ and cache/ (may be deleted).
         config: the vocoder's.
         start: a vocoder folder whose weights to begin with, of the same configuration.
-        resume: go on from the newest whole checkpoint in `output`, exactly.
+        resume: go on exactly from the newest whole checkpoint; False refuses a folder in use.
 
     Raises:
-        ConfigError: the configuration cannot be trained, or differs from the run's so far.
+        ConfigError: the configuration cannot be trained on this data.
         InputError: the data set has no answers with units.
         TargetError: an answer's units do not fit the vocoder or its sound; names it.
-        TrainingError: a loss is no number; names the step and the answers.
+        TrainingError: a loss is no number (names step and answers), or the folder is another run's.
+        OutputError: something cannot be written; the last checkpoint stays.
     """
     if config.sample_rate != SAMPLE_RATE:
         raise ConfigError(
             f"vocoder.sample_rate must be {SAMPLE_RATE}, the data set's, got {config.sample_rate}"
         )
-    run = _Run(folder, settings, output, config=config, start=start, resume=resume)
-    return run.train()
-
-
-class _Trainee(nn.Module):
-    """One forward pass for both halves of a vocoder, so that data parallelism sees one module."""
-
-    def __init__(self, vocoder: UnitVocoder) -> None:
-        super().__init__()
-        self.vocoder = vocoder
-
-    def forward(self, batch: SegmentBatch, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B, S) sound and (B, U) log durations."""
-        embedded = self.vocoder.embedding(batch.units)
-        log_durations = self.vocoder.duration_predictor(embedded, real.sum(dim=1))
-        return self.vocoder.generate(batch.frames, batch.lengths), log_durations
+    return _Run(Path(folder), settings, Path(output), config, start, resume).go()
 
 
 class _Run:
@@ -94,304 +78,207 @@ class _Run:
         folder: Path,
         settings: VocoderSettings,
         output: Path,
-        *,
         config: VocoderConfig,
         start: Path | None,
         resume: bool,
     ) -> None:
         self.settings, self.output = settings, output
-        self.devices = _accelerator(settings.precision)
+        self.processes = set_up(settings.device)
+        self._started = time.monotonic()
         torch.manual_seed(settings.seed)
-        vocoder = UnitVocoder(config) if start is None else UnitVocoder.from_pretrained(start)
-        if isinstance(vocoder.generator, HifiGan):
-            _add_weight_norm(vocoder.generator)
-        self.vocoder, self.hop = vocoder.to(self.devices.device), vocoder.hop
-        self.mel = losses.MelDistance(config.sample_rate).to(self.devices.device)
-        with self.devices.main_process_first():
-            self.segments = SpeechSegments(
-                folder,
-                output / "cache",
-                num_units=config.num_units,
-                hop=self.hop,
-                max_hours=settings.max_hours,
-                held_out=settings.held_out,
-                seed=settings.seed,
-            )
-        self.frames = round(settings.segment_s * config.sample_rate / self.hop)
-        described = asdict(settings) | {"vocoder": config.to_diff_dict(), "start": str(start)}
-        with self.devices.main_process_first():
-            self.files = RunFolder(output, described, resume=resume or not self._is_main)
-            state = self.files.load()
-        self.step, self.best = 0, {}
-        self._prepare(state)
-        self.board = _tensorboard(output, self.step) if self._is_main else None
-
-    @property
-    def _is_main(self) -> bool:
-        return self.devices.is_main_process
-
-    def _prepare(self, state: dict[str, Any] | None) -> None:
-        """Build optimisers, fill everything from a checkpoint, and spread it over devices."""
-        judges = Discriminators() if self.settings.is_adversarial else None
-        self.plain_judges = None if judges is None else judges.to(self.devices.device)
-        modules = [_Trainee(self.vocoder), *([judges] if judges is not None else [])]
-        optimisers = [self._optimiser(module) for module in modules]
-        if state is not None:
-            self.step, self.best = state["step"], state["best"]
-            for module, weights in zip(modules, state["modules"], strict=True):
-                module.load_state_dict(weights)
-            for optimiser, moments in zip(optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(moments)
-        self.modules, self.optimisers = modules, optimisers
-        prepared = [self.devices.prepare(module) for module in modules]
-        self.trainee, self.judges = prepared[0], prepared[1] if judges is not None else None
-
-    def _optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            module.parameters(),
-            lr=self.settings.learning_rate,
-            betas=(self.settings.beta1, self.settings.beta2),
-            weight_decay=self.settings.weight_decay,
+        self.vocoder = UnitVocoder(config) if start is None else _begin_with(start, config)
+        self.vocoder.to(self.processes.device)  # pyright: ignore[reportArgumentType]
+        described = {f"vocoder.{name}": value for name, value in _fields(config).items()}
+        self._settle(asdict(settings) | described | {"start": str(start)}, resume)
+        self.segments = self._segments(folder)
+        self.frames = round(settings.segment_s * config.sample_rate / self.vocoder.hop)
+        self.learn = VocoderStep(self.vocoder, settings, self.processes)
+        self.checkpoints = Checkpoints(
+            output / "checkpoints", keep=settings.keep, processes=self.processes
+        )
+        self.step = 0
+        self.best: dict[str, int | float] = {}
+        self.metrics: dict[str, float] = {}
+        if path := self.processes.from_main(self.checkpoints.newest()):
+            loaded = self.checkpoints.load(path)
+            self.learn.restore(loaded["weights"], loaded["optimizer"])
+            state = loaded["state"]
+            self.step, self.best, self.metrics = state["step"], state["best"], state["metrics"]
+        self.tracking = Tracking(
+            output,
+            step=self.step,
+            max_steps=settings.steps,
+            tensorboard=settings.tensorboard,
+            silent=not self.processes.is_main,
         )
 
-    def train(self) -> VocoderResult:
-        settings, metrics = self.settings, {}
-        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        text = TextColumn("loss {task.fields[loss]:.3f}")
-        with Progress(*columns, text, disable=not self._is_main) as progress:
-            task = progress.add_task(
-                "vocoder", total=settings.steps, completed=self.step, loss=math.nan
-            )
-            while self.step < settings.steps:
-                numbers = self._train_step()
+    def _settle(self, chosen: dict[str, object], resume: bool) -> None:
+        """Refuse a folder of another run; note this run's settings."""
+        path = self.output / "settings.json"
+        chosen = json.loads(json.dumps(chosen))
+        if path.exists():
+            before = json.loads(path.read_text())
+            fixed = [name for name in chosen if name not in FREE_TO_CHANGE]
+            other = [name for name in fixed if before.get(name, chosen[name]) != chosen[name]]
+            if not resume or other:
+                found = f"{other[0]}={before.get(other[0])}" if other else "settings.json"
+                now = f" for {chosen[other[0]]}" if other else ""
+                raise TrainingError(
+                    f"{self.output} must be a new folder, got a run with {found}{now}; choose "
+                    "another folder, or the same settings to go on with it"
+                )
+        self.processes.wait()
+        if self.processes.is_main:
+            self.output.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(chosen, indent=1) + "\n")
+
+    def _segments(self, folder: Path) -> SpeechSegments:
+        """Unpack the sound on rank 0, then map it into memory everywhere."""
+        if not self.processes.is_main:
+            self.processes.wait()
+        segments = SpeechSegments(
+            folder,
+            self.output / "cache",
+            num_units=self.vocoder.num_units,
+            hop=self.vocoder.hop,
+            max_hours=self.settings.max_hours,
+            held_out=self.settings.held_out,
+            seed=self.settings.seed,
+        )
+        if self.processes.is_main:
+            self.processes.wait()
+        return segments
+
+    def go(self) -> VocoderResult:
+        """Train to the end, or to the end of this call's time."""
+        settings = self.settings
+        late = False
+        with self.tracking.open():
+            self.vocoder.train()
+            while self.step < settings.steps and not late:
+                numbers = self._one_step()
                 self.step += 1
-                progress.update(task, advance=1, loss=numbers["loss"])
+                late = self._is_late()
                 last = self.step == settings.steps
+                self.tracking.advance(self.step)
                 if last or self.step % settings.log_every == 0:
-                    self._log(numbers)
+                    self.tracking.write(self.step, numbers)
                 if last or self.step % settings.eval_every == 0:
-                    metrics = self._evaluate()
-                if last or self.step % settings.save_every == 0:
+                    self._evaluate()
+                if last or late or self.step % settings.save_every == 0:
                     self._save()
-        return self._finish(metrics or self._evaluate())
+        self.vocoder.eval()
+        if done := self.step == settings.steps:
+            self._finish()
+        return VocoderResult(step=self.step, done=done, metrics=self.metrics, best=self.best)
 
-    def _train_step(self) -> dict[str, float]:
-        settings, judged = self.settings, self._judged
-        rate = self._learning_rate()
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-        sums: dict[str, Tensor] = {}
-        ids: list[str] = []
-        for turn in range(settings.accumulation):
-            part = turn * self.devices.num_processes + self.devices.process_index
-            batch = self._batch(part)
-            ids += batch.ids
-            with ExitStack() as stack:
-                if turn < settings.accumulation - 1:
-                    for module in (self.trainee, *([self.judges] if judged else [])):
-                        stack.enter_context(self.devices.no_sync(module))
-                found = self._losses(batch)
-            for name, value in found.items():
-                value = value.detach()
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value / settings.accumulation
-        together = torch.stack([value.float() for value in sums.values()])
-        means: list[float] = self.devices.reduce(together, reduction="mean").tolist()
-        numbers = dict(zip(sums, means, strict=True))
-        norms = [
-            float(nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm))
-            for module in self.modules[: 1 + judged]
-        ]
-        self._check(numbers | {"gradient": sum(norms)}, ids)
-        for optimiser in self.optimisers[: 1 + judged]:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        return numbers | {"gradient": norms[0], "lr": rate}
+    def _one_step(self) -> dict[str, float]:
+        settings = self.settings
+        rows = settings.batch_size * settings.accumulation * self.processes.world
+        batches = [self._batch(turn) for turn in range(settings.accumulation)]
+        begin = settings.adversarial_from
+        try:
+            return self.learn(
+                batches,
+                learning_rate=settings.rate(self.step, self.step * rows // len(self.segments)),
+                judged=settings.is_adversarial and begin is not None and self.step >= begin,
+            )
+        except TrainingError as error:
+            raise TrainingError(f"step {self.step + 1}: {error}") from error
 
-    def _batch(self, part: int) -> SegmentBatch:
+    def _batch(self, turn: int) -> SegmentBatch:
         """Draw segments, and seed dropout alike: both hang on the step, not on what came before."""
         settings = self.settings
+        part = turn * self.processes.world + self.processes.rank
         seeds = np.random.SeedSequence([settings.seed, 3, self.step, part]).generate_state(1)
         torch.manual_seed(int(seeds[0]))
         batch = self.segments.batch(settings.batch_size, self.frames, step=self.step, part=part)
-        return batch.to(self.devices.device)
+        return batch.to(self.processes.device)
 
-    def _losses(self, batch: SegmentBatch) -> dict[str, Tensor]:
-        """Add one batch's gradients; return its losses."""
-        settings = self.settings
-        real = batch.durations > 0  # (B, U)
-        with self.devices.autocast():
-            sound, log_durations = self.trainee(batch, real)
-        sound = sound.float()
-        found = {
-            "mel": self.mel(sound, batch.sound),
-            "durations": losses.duration_distance(log_durations, batch.durations, real),
-        }
-        total = settings.mel_weight * found["mel"] + settings.duration_weight * found["durations"]
-        if settings.stft_weight:
-            found["stft"] = losses.stft_distance(sound, batch.sound)
-            total = total + settings.stft_weight * found["stft"]
-        if self._judged:
-            found["judges"] = self._teach_judges(sound.detach(), batch.sound)
-            found["adversarial"], found["features"] = self._judge(sound, batch.sound)
-            total = total + found["adversarial"] + settings.feature_weight * found["features"]
-        self.devices.backward(total / settings.accumulation)
-        return {"loss": total} | found
-
-    @property
-    def _judged(self) -> bool:
-        begin = self.settings.adversarial_from
-        return self.judges is not None and begin is not None and self.step >= begin
-
-    def _teach_judges(self, made: Tensor, real: Tensor) -> Tensor:
-        assert self.judges is not None
-        with self.devices.autocast():
-            judgements = self.judges(torch.cat([made, real]))
-        half = [
-            [(score[rows], [each[rows] for each in features]) for score, features in judgements]
-            for rows in (slice(len(made)), slice(len(made), None))
-        ]
-        loss = losses.discriminator_loss(half[0], half[1])
-        self.devices.backward(loss / self.settings.accumulation)
-        return loss
-
-    def _judge(self, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the generator pays; no gradient is left in the judges."""
-        assert self.plain_judges is not None
-        self.plain_judges.requires_grad_(False)
-        with self.devices.autocast():
-            ours = self.plain_judges(made)
-            with torch.no_grad():
-                theirs = self.plain_judges(real)
-        self.plain_judges.requires_grad_(True)
-        return losses.generator_loss(ours), losses.feature_distance(ours, theirs)
-
-    def _learning_rate(self) -> float:
-        settings = self.settings
-        if settings.schedule == "exponential":
-            rows = settings.batch_size * settings.accumulation * self.devices.num_processes
-            return settings.learning_rate * settings.decay ** (
-                self.step * rows // len(self.segments)
-            )
-        warm = max(1, round(settings.warmup_ratio * settings.steps))
-        if self.step < warm:
-            return settings.learning_rate * (self.step + 1) / warm
-        done = (self.step - warm) / max(1, settings.steps - warm)
-        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-    def _check(self, numbers: Mapping[str, float], ids: list[str]) -> None:
-        for name, value in numbers.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"{name} must be a finite number, got {value} at step {self.step + 1} on the "
-                    f"answers {', '.join(dict.fromkeys(ids))}; try a lower learning_rate, a lower "
-                    "max_grad_norm, or precision float32, and go on from the last checkpoint"
-                )
+    def _is_late(self) -> bool:
+        limit = self.settings.stop_after_s
+        late = bool(limit) and time.monotonic() - self._started > limit
+        return any(self.processes.gather(late)) if limit else False
 
     @torch.no_grad()
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self) -> None:
         """Speak held-out answers with their true durations; keep the vocoder if it is the best."""
-        metrics: dict[str, float] = {}
-        if self._is_main:
+        if self.processes.is_main:
             self.vocoder.eval()
-            rows = [self.segments.spoken(place) for place in self.segments.held_out]
-            exact = total = 0
-            distance = seconds = 0.0
-            for place, row in enumerate(rows):
-                durations, made = self._speak(row)
+            exact = units = samples = 0
+            distance = 0.0
+            for number, place in enumerate(self.segments.held_out):
+                row = self.segments.spoken(place)
+                durations = self._durations(row)
+                made = self._speak(row.units, row.durations)
+                distance += float(self.learn.mel(made[None], row.sound[None].to(made.device)))
                 exact += int((durations == row.durations).sum())
-                total += len(durations)
-                real = row.sound[None].to(made.device)
-                distance += float(self.mel(made[None], real)) * len(row.sound)
-                seconds += len(row.sound)
-                if place < self.settings.samples:
-                    self._write_sample(row, durations)
-            metrics = {"mel_l1": distance / seconds, "durations_exact": exact / total}
-            self._log(metrics, prefix="held_out_")
-            if not self.best or metrics["mel_l1"] < self.best["mel_l1"]:
-                self.best = {"step": self.step} | metrics
-                _folded(self.vocoder).save_pretrained(self.output / "best")
+                units += len(durations)
+                samples += 1
+                if number < self.settings.samples:
+                    self._write_sample(row, self._speak(row.units, durations))
+            self.metrics = {"mel_l1": distance / samples, "durations_exact": exact / units}
+            self.tracking.write(
+                self.step, {f"eval_{name}": value for name, value in self.metrics.items()}
+            )
+            if not self.best or self.metrics["mel_l1"] < self.best["mel_l1"]:
+                self.best = {"step": self.step} | self.metrics
+                self._write_product("best")
             self.vocoder.train()
-        return metrics
+        self.processes.wait()
 
-    def _speak(self, row: Spoken) -> tuple[Tensor, Tensor]:
-        """Return predicted durations, and the sound with the true ones."""
-        units = row.units.to(self.devices.device)
-        durations = self.vocoder.durations(units[None])[0].cpu()
-        frames = torch.repeat_interleave(row.units, row.durations).to(units.device)
-        return durations, self.vocoder.generate(frames[None])[0].float()
+    def _durations(self, row: Spoken) -> Tensor:
+        return self.vocoder.durations(row.units[None].to(self.vocoder.device))[0].cpu()
 
-    def _write_sample(self, row: Spoken, durations: Tensor) -> None:
+    def _speak(self, units: Tensor, durations: Tensor) -> Tensor:
+        frames = torch.repeat_interleave(units, durations)[None]  # (1, F)
+        return self.vocoder.generate(frames.to(self.vocoder.device))[0].float()
+
+    def _write_sample(self, row: Spoken, made: Tensor) -> None:
         """Write it as it will be spoken, with predicted durations, beside the original."""
-        frames = torch.repeat_interleave(row.units, durations).to(self.devices.device)
-        sound = self.vocoder.generate(frames[None])[0].float().cpu()
         name = "".join(c if c.isalnum() or c in "-_" else "_" for c in row.id)
-        for kind, samples in (("original", row.sound), (f"step-{self.step:08d}", sound)):
-            place = self.output / "samples" / kind / f"{name}.wav"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            save(place, samples.numpy(), SAMPLE_RATE)
+        for kind, sound in (("original", row.sound), (f"step-{self.step:08d}", made.cpu())):
+            place = self.output / "samples" / kind
+            place.mkdir(parents=True, exist_ok=True)
+            save(place / f"{name}.wav", sound.numpy(), SAMPLE_RATE)
 
-    def _log(self, numbers: Mapping[str, float], prefix: str = "") -> None:
-        if self._is_main:
-            named = {f"{prefix}{name}": value for name, value in numbers.items()}
-            self.files.log(self.step, named)
-            for name, value in named.items():
-                if self.board is not None:
-                    self.board.add_scalar(f"vocoder/{name}", value, self.step)
+    def _write_product(self, name: str) -> None:
+        product = self.learn.product()
+        with quiet_transformers():
+            write_folder(self.output / name, product.save_pretrained)
 
     def _save(self) -> None:
-        if self._is_main:
-            state = {
-                "step": self.step,
-                "best": self.best,
-                "modules": [module.state_dict() for module in self.modules],
-                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-            }
-            self.files.save(state, keep=self.settings.keep)
-        self.devices.wait_for_everyone()
+        state: Mapping[str, object] = {
+            "step": self.step,
+            "best": self.best,
+            "metrics": self.metrics,
+        }
+        self.checkpoints.save(
+            self.step,
+            weights=self.learn.weights(),
+            optimizer=self.learn.optimiser_states(),
+            state=dict(state),
+        )
 
-    def _finish(self, metrics: dict[str, float]) -> VocoderResult:
-        if self._is_main:
-            _folded(self.vocoder).save_pretrained(self.output / "final")
-            done = {"step": self.step, "metrics": metrics, "best": self.best}
+    def _finish(self) -> None:
+        if self.processes.is_main:
+            self._write_product("final")
+            done = {"step": self.step, "metrics": self.metrics, "best": self.best}
             (self.output / "done.json").write_text(json.dumps(done, indent=1) + "\n")
-        if self.board is not None:
-            self.board.close()
-        self.devices.wait_for_everyone()
-        return VocoderResult(step=self.step, metrics=metrics, best=self.best)
+        self.processes.wait()
 
 
-def _add_weight_norm(generator: HifiGan) -> None:
-    """Learn each convolution's size and direction apart, as the released ones were."""
-    for module in list(generator.modules()):
-        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-            weight_norm(module)
+def _begin_with(start: Path, config: VocoderConfig) -> UnitVocoder:
+    with quiet_transformers():
+        vocoder = UnitVocoder.from_pretrained(start, dtype=torch.float32)
+    now = _fields(config)
+    for name, value in _fields(vocoder.config).items():
+        if value != now[name]:
+            raise ConfigError(f"vocoder.{name} must be {value}, that of {start}, got {now[name]}")
+    return vocoder
 
 
-@torch.no_grad()
-def _folded(vocoder: UnitVocoder) -> UnitVocoder:
-    """Return a copy for use: on the CPU, in evaluation mode, without weight norm."""
-    plain = UnitVocoder(vocoder.config)
-    for name, target in plain.state_dict().items():
-        source: Any = vocoder
-        for part in name.split("."):
-            source = getattr(source, part)
-        target.copy_(source)
-    return plain.eval()
-
-
-def _accelerator(precision: str) -> Any:
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise MissingExtraError("accelerate", "train", "vocoder training") from error
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
-
-
-def _tensorboard(output: Path, step: int) -> Any:
-    """Return a writer of curves, or None where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(output / "tensorboard"), purge_step=step)
+def _fields(config: VocoderConfig) -> dict[str, object]:
+    """Return the vocoder's own fields, without what Transformers keeps beside them."""
+    names = [name for name in inspect.signature(VocoderConfig).parameters if name != "kwargs"]
+    return {name: getattr(config, name) for name in names}

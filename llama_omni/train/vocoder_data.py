@@ -123,7 +123,7 @@ class SpeechSegments:
     def spoken(self, place: int) -> Spoken:
         """Return one answer, by its place in `ids`."""
         units, durations = self._units[:, self._unit_starts[place] : self._unit_starts[place + 1]]
-        start, end = self._frame_starts[place : place + 2]
+        start, end = self._frame_starts[place : place + 2].tolist()
         return Spoken(
             id=self.ids[place],
             sound=self._cut(start, end),

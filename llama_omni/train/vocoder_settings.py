@@ -1,16 +1,22 @@
 """Knobs of vocoder training, and the two measured ways to set them."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from llama_omni.errors import ConfigError
 
+# May differ when a run is resumed: they change nothing that is learnt.
+FREE_TO_CHANGE = (
+    "save_every eval_every log_every keep samples device stop_after_s tensorboard".split()
+)
 _POSITIVE = (
     "steps batch_size accumulation save_every eval_every log_every keep held_out segment_s "
     "max_hours learning_rate max_grad_norm"
 ).split()
 _NOT_NEGATIVE = (
-    "mel_weight stft_weight duration_weight feature_weight weight_decay samples seed".split()
+    "mel_weight stft_weight duration_weight feature_weight weight_decay samples seed "
+    "stop_after_s".split()
 )
 
 
@@ -33,6 +39,7 @@ class VocoderSettings:
     beta1: float = 0.8
     beta2: float = 0.99
     weight_decay: float = 0.01
+    optimiser: Literal["adamw", "muon"] = "adamw"  # muon: the light generator's matrices
     max_grad_norm: float = 10.0
     mel_weight: float = 15.0
     stft_weight: float = 2.5  # of the multi-resolution STFT loss; 0 leaves it out
@@ -48,13 +55,14 @@ class VocoderSettings:
     eval_every: int = 500
     log_every: int = 10
     keep: int = 2  # newest checkpoints
+    device: str = "auto"  # CUDA if there is one, "cpu", "cuda", "cuda:1"
+    stop_after_s: float = 0.0  # save and return after so many seconds of this call; 0: never
+    tensorboard: bool = True  # where it is installed
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"vocoder training's {name} must be above 0, got {self.show(name)}"
-                )
+                raise ConfigError(f"{name} must be above 0, got {self.show(name)}")
         for name in _NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, got {self.show(name)}")
@@ -68,6 +76,7 @@ class VocoderSettings:
         for name, known in (
             ("schedule", ("cosine", "exponential")),
             ("precision", ("float32", "bf16")),
+            ("optimiser", ("adamw", "muon")),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(
@@ -77,6 +86,16 @@ class VocoderSettings:
     def show(self, name: str) -> str:
         """Return one value as a message shows it."""
         return repr(getattr(self, name))
+
+    def rate(self, step: int, epoch: int) -> float:
+        """Return the learning rate of a step (from 0), which is in so many epochs."""
+        if self.schedule == "exponential":
+            return self.learning_rate * self.decay**epoch
+        warm = max(1, round(self.warmup_ratio * self.steps))
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        progress = (step - warm) / max(1, self.steps - warm)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     @property
     def is_adversarial(self) -> bool:
