@@ -103,6 +103,7 @@ def build(
             raise ConfigError(f"limit must be at least 1, got {limit}")
         sources = (replace(s, limit=min(limit, s.limit or limit)) for s in recipe.sources)
         recipe = replace(recipe, sources=tuple(sources))
+    recipe.check()
     check_plots()
     done = finished_before(recipe, output)
     if done is not None:

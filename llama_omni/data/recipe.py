@@ -138,8 +138,18 @@ class BuildRecipe:
         for name in ("rows_per_shard", "part_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if "chat" in (self.rewrite, self.respond) and not (self.chat.base_url and self.chat.model):
-            raise ConfigError("chat.base_url and chat.model must be set where a step is chat")
+
+    def check(self) -> None:
+        """Refuse what a named recipe leaves open and nobody has filled in.
+
+        Raises:
+            ConfigError: A step goes to a chat server, and there is none.
+        """
+        chats = [name for name in ("rewrite", "respond") if getattr(self, name) == "chat"]
+        if chats and not (self.chat.base_url and self.chat.model):
+            raise ConfigError(
+                f"chat.base_url and chat.model must be set where {' and '.join(chats)} is chat"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """Return the recipe as JSON holds it."""
