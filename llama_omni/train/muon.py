@@ -5,13 +5,16 @@ AdamW, in one optimiser with one learning rate: a Muon update is scaled to the s
 would have. Torch's own computes in bfloat16, which CPUs without it do forty times slower.
 """
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from llama_omni.train.settings import TrainSettings
 
 _STEPS = ((3.4445, -4.7750, 2.0315),) * 5  # of the Newton-Schulz iteration
 
@@ -49,6 +52,18 @@ class Muon(torch.optim.Optimizer):
         ]
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps}
         super().__init__([group for group in groups if group["params"]], defaults)
+
+    @classmethod
+    def of_layers(cls, trained: Mapping[str, nn.Parameter], settings: TrainSettings) -> "Muon":
+        """Divide a model's parameters by name: matrices of numbered layers, and the others."""
+        names = {n for n, p in trained.items() if p.ndim == 2 and re.search(r"\.\d+\.", n)}
+        return cls(
+            [parameter for name, parameter in trained.items() if name in names],
+            [parameter for name, parameter in trained.items() if name not in names],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            betas=(settings.beta1, settings.beta2),
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from llama_omni.errors import OutputError, TrainingError
 from llama_omni.train.checkpoints import Checkpoints, fingerprint, write_folder
+from llama_omni.train.muon import Muon
 from llama_omni.train.processes import set_up, shard
 from llama_omni.train.reading import to_device
 from llama_omni.train.sampler import Batches, Keys, StepPlan, seeded
@@ -164,6 +165,9 @@ class _Run:
         if self.sharded:
             shard(model, self.root, bf16=settings.precision == "bf16")
             self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if settings.optimizer == "muon":
+            self.optimizer = Muon.of_layers(self.trained, settings)
+            return
         matrices = [p for p in self.trained.values() if p.ndim > 1]
         others = [p for p in self.trained.values() if p.ndim <= 1]
         groups = [

@@ -19,6 +19,7 @@ class TrainSettings:
     warmup_ratio: float = 0.03  # share of the steps over which the rate rises from 0
     schedule: str = "cosine"  # or "constant", after the same warm-up
     weight_decay: float = 0.0  # of matrices; never of norms and biases
+    optimizer: str = "adamw"  # or "muon" for the matrices of layers: better steps from nothing
     beta1: float = 0.9
     beta2: float = 0.999
     max_grad_norm: float = 1.0  # 0: no clipping
@@ -59,7 +60,10 @@ class TrainSettings:
                 )
         _one_of(self, "schedule", ("cosine", "constant"))
         _one_of(self, "precision", ("float32", "bf16"))
+        _one_of(self, "optimizer", ("adamw", "muon"))
         _one_of(self, "sharding", ("none", "fsdp"))
+        if self.optimizer == "muon" and self.sharding != "none":
+            raise ConfigError(f"sharding must be none with optimizer=muon, got {self.sharding!r}")
 
     def steps(self, num_rows: int, processes: int) -> int:
         """Return the optimiser steps of a run over so many rows."""

@@ -95,10 +95,11 @@ def test_model_learns_sixteen_pairs_by_heart(tokenizer, tmp_path):
     assert load_tokenizer(tmp_path / "final").encode("Paris") == tokenizer.encode("Paris")
 
 
-def test_resumed_run_gives_the_same_weights(tokenizer, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_run_gives_the_same_weights(tokenizer, tmp_path, optimizer):
     def run(folder, **changes):
         task, rows = task_for(tokenizer)
-        changes = {"max_steps": 6, "batch_size": 4, **changes}
+        changes = {"max_steps": 6, "batch_size": 4, "optimizer": optimizer, **changes}
         result = train(task, rows, rows.lengths, settings_for(**changes), tmp_path / folder)
         return task.model.state_dict(), result
 
