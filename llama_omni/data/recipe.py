@@ -102,6 +102,7 @@ class Chat:
     max_tokens: int | None = 512
     concurrency: int = 8  # requests under way at once, of each process
     requests_per_minute: float | None = None  # of each process
+    tries: int = 6  # of one request
     input_price: float = 0.0  # dollars per million tokens
     output_price: float = 0.0
     cache: str | None = None  # file of paid replies; none: OUTPUT-replies.db beside the data set

@@ -155,14 +155,16 @@ class Speaker:
         if opened not in self._opened:
             self._opened[opened] = self._open(opened)
         synthesizer = self._opened[opened]
-        try:
-            return synthesizer.say(text, voice=voice, speed=speed, pitch=pitch)
-        except InputError as error:
-            raise Unspeakable("synthesise", str(error)) from error
-        except ToolError as error:
-            # The text's fault, or the program's? Only the second ends the build.
-            synthesizer.say(_PROBE, voice=voice)
-            raise Unspeakable("synthesise", str(error)) from error
+        for last in (False, True):  # a busy machine or server may fail once
+            try:
+                return synthesizer.say(text, voice=voice, speed=speed, pitch=pitch)
+            except InputError as error:
+                raise Unspeakable("synthesise", str(error)) from error
+            except ToolError as error:
+                if last:  # the text's fault, or the program's? Only the second ends the build
+                    synthesizer.say(_PROBE, voice=voice)
+                    raise Unspeakable("synthesise", str(error)) from error
+        raise AssertionError("the last turn returns or raises")
 
 
 class Unspeakable(Exception):

@@ -46,7 +46,7 @@ class Writer:
         """Return what was asked and paid since this was last called."""
         if self._endpoint is None:
             return {}
-        now: dict[str, float] = asdict(self._endpoint.usage)
+        now = {name: float(value) for name, value in asdict(self._endpoint.usage).items()}
         new = {name: value - self._told.get(name, 0) for name, value in now.items()}
         self._told = now
         return new
