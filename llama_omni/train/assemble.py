@@ -1,0 +1,82 @@
+"""A model to begin stage 1 with: an LLM and a Whisper encoder that exist, the rest fresh."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from llama_omni.checkpoint.native import quiet_transformers, random_model
+from llama_omni.checkpoint.released_encoder import read_encoder
+from llama_omni.errors import CheckpointError, ConfigError
+from llama_omni.model.config import OmniConfig
+from llama_omni.model.omni import OmniModel
+from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer
+
+
+def assemble(
+    config: OmniConfig, *, llm: str, encoder: Path, seed: int = 0
+) -> tuple[OmniModel, TextTokenizer]:
+    """Put a model together; adapter and speech decoder get random weights.
+
+    Args:
+        config: adapter, speech decoder and prompt are taken from it; encoder and LLM are what the
+            weights are for.
+        llm: folder of a causal language model of Transformers with its tokeniser, or a hub id.
+        encoder: folder of a Whisper (or of what `train encoder` made), or openai's `.pt`.
+        seed: of the random weights.
+
+    Returns:
+        The model in float32 and evaluation mode, and the LLM's tokeniser.
+
+    Raises:
+        CheckpointError: weights are missing, damaged, or no such model.
+        ConfigError: the LLM is no folder and not to be had.
+    """
+    config = copy.deepcopy(config)
+    heard = read_encoder(encoder)
+    config.encoder = heard.config
+    folder = _folder(llm)
+    try:
+        with quiet_transformers():
+            text: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            )
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder} must hold a language model, got: {reason}") from error
+    config.llm = text.config
+    config.tie_word_embeddings = config.llm.tie_word_embeddings
+    model = random_model(config, seed=seed)
+    model.llm = text.eval()
+    weights = {}
+    for name, value in model.encoder.state_dict().items():
+        source = heard.tensors.get(heard.their_name(name))
+        if source is None or tuple(source.shape) != tuple(value.shape):
+            found = "none" if source is None else str(tuple(source.shape))
+            raise CheckpointError(
+                f"{heard.path} must hold {heard.their_name(name)} of shape {tuple(value.shape)}, "
+                f"got {found}"
+            )
+        pieces = torch.cat([piece.flatten() for piece in source.pieces()])
+        weights[name] = pieces.view(value.shape).float()
+    model.encoder.load_state_dict(weights)
+    model.requires_grad_(True)
+    model.encoder.requires_grad_(False)
+    return model, load_tokenizer(folder)
+
+
+def _folder(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ConfigError(f"llm must be a folder or a hub id (owner/name), got {name!r}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"llm {name!r} is no folder, nor to be had: {reason}") from error
