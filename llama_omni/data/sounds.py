@@ -1,7 +1,7 @@
 """The sounds that units are made of: files, folders of files, or a data set's answers."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,10 @@ COLUMNS = ("answer", "question")
 _MAX_S = 4 * 3600.0  # of one file
 
 
-class Sounds(Sequence[np.ndarray]):
+class Sounds:
     """Sounds by number, each read and decoded when it is asked for; goes between processes.
+
+    No `Sequence`, as nobody shall look at one by the way: that decodes it.
 
     Args:
         ids: of each sound: its file's path within the folder that was named, or its row's id.
@@ -43,9 +45,10 @@ class Sounds(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, index: int
-    ) -> Float32[np.ndarray, " S"]:
+    def __iter__(self) -> Iterator[Float32[np.ndarray, " _"]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Float32[np.ndarray, " S"]:
         """Return (S,) samples at 16 kHz.
 
         Raises:

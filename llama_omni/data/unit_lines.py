@@ -228,6 +228,8 @@ def _one_thread() -> Iterator[None]:
 @contextmanager
 def _alone_with(path: Path) -> Iterator[BinaryIO]:
     """Open the output for this run only; what is in it stays."""
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} must be a file, got a folder or a device")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
@@ -247,13 +249,13 @@ def _alone_with(path: Path) -> Iterator[BinaryIO]:
 def _known_ids(file: BinaryIO, path: Path, kmeans: str) -> set[str]:
     """Return the ids of the lines that are there, without a last one that is no whole line."""
     known: set[str] = set()
-    whole = 0  # bytes
+    whole, size = 0, os.fstat(file.fileno()).st_size  # bytes
     file.seek(0)
-    lines = file.readlines()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(file, start=1):
         row = _row_of(line)
         if row is None:
-            if number == len(lines) and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+            last = whole + len(line) == size
+            if last and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
                 break  # what a killed run left of its last line
             raise InputError(
                 f"{path}, line {number} must be a line of units, got {line[:40]!r}; "

@@ -10,11 +10,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -87,8 +87,8 @@ def fit_units(
     """Fit k-means on the frames of some of a data set's sound.
 
     Args:
-        waveforms: (S,) at 16 kHz. Of a sequence, sounds are drawn by the seed, and only those drawn
-            are read; any other iterable is read from its start.
+        waveforms: (S,) at 16 kHz. Where they have a length and indices, sounds are drawn by the
+            seed, and only those drawn are read; any other iterable is read from its start.
         features: MFCC without statistics get those of the sample.
         num_units: K.
         sample_s: seconds of sound to look at; memory is `sample_s` * 50 * D * 4 bytes.
@@ -153,8 +153,17 @@ def fit_units(
     return UnitExtractor(units.to(device), features), report
 
 
+@runtime_checkable
+class _Indexed(Protocol):
+    """A sequence, as far as drawing from it goes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Waveform: ...
+
+
 def _in_drawn_order(waveforms: Iterable[Waveform], seed: int) -> Iterator[Waveform]:
-    if not isinstance(waveforms, Sequence):
+    if not isinstance(waveforms, _Indexed):
         yield from waveforms
         return
     for index in np.random.default_rng(seed).permutation(len(waveforms)):
