@@ -17,8 +17,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -226,13 +227,13 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _alone_with(path: Path) -> Iterator[BinaryIO]:
+def _alone_with(path: Path) -> Iterator[FileIO]:
     """Open the output for this run only; what is in it stays."""
     if path.exists() and not path.is_file():
         raise OutputError(f"{path} must be a file, got a folder or a device")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
+        file = path.open("ab", buffering=0)  # a full disk is told by the write, not at the close
     except OSError as error:
         raise OutputError(f"{path} must be a writable file, got: {error.strerror}") from error
     with file:
@@ -246,28 +247,28 @@ def _alone_with(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
-def _known_ids(file: BinaryIO, path: Path, kmeans: str) -> set[str]:
+def _known_ids(file: FileIO, path: Path, kmeans: str) -> set[str]:
     """Return the ids of the lines that are there, without a last one that is no whole line."""
     known: set[str] = set()
     whole, size = 0, os.fstat(file.fileno()).st_size  # bytes
-    file.seek(0)
-    for number, line in enumerate(file, start=1):
-        row = _row_of(line)
-        if row is None:
-            last = whole + len(line) == size
-            if last and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
-                break  # what a killed run left of its last line
-            raise InputError(
-                f"{path}, line {number} must be a line of units, got {line[:40]!r}; "
-                "delete it or choose another file"
-            )
-        if row["kmeans"] != kmeans:
-            raise InputError(
-                f"{path} must hold units of these centres ({kmeans}), got those of "
-                f"{row['kmeans']}; delete it or choose another file"
-            )
-        known.add(row["id"])
-        whole += len(line)
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            row = _row_of(line)
+            if row is None:
+                last = whole + len(line) == size
+                if last and (line.startswith(_BEGIN) or _BEGIN.startswith(line)):
+                    break  # what a killed run left of its last line
+                raise InputError(
+                    f"{path}, line {number} must be a line of units, got {line[:40]!r}; "
+                    "delete it or choose another file"
+                )
+            if row["kmeans"] != kmeans:
+                raise InputError(
+                    f"{path} must hold units of these centres ({kmeans}), got those of "
+                    f"{row['kmeans']}; delete it or choose another file"
+                )
+            known.add(row["id"])
+            whole += len(line)
     file.truncate(whole)
     return known
 
@@ -282,10 +283,11 @@ def _row_of(line: bytes) -> dict[str, Any] | None:
     return row if ours else None
 
 
-def _append(file: BinaryIO, path: Path, line: bytes) -> None:
+def _append(file: FileIO, path: Path, line: bytes) -> None:
     try:
-        file.write(line)
-        file.flush()
+        left = memoryview(line)
+        while left:
+            left = left[file.write(left) :]
     except OSError as error:
         raise OutputError(
             f"{path} must have room on its disk, got: {error.strerror}; make some and run the same "
