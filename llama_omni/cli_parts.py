@@ -122,6 +122,7 @@ def encoder(
             config=preset(recipe.preset).encoder,
             settings=recipe.encoder,
             training=recipe.training,
+            splits=recipe.splits,
             held_out=recipe.held_out,
         )
         _tell(result, output)

@@ -46,6 +46,7 @@ class EncoderRecipe:
     """How an encoder is trained."""
 
     preset: str = "tiny"  # whose encoder
+    splits: tuple[str, ...] = ("train",)  # that are learnt
     held_out: tuple[str, ...] = ("test_seen", "test_unseen")  # splits to judge by
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     training: TrainSettings = field(default_factory=TrainSettings)
@@ -98,6 +99,7 @@ def tiny_encoder() -> EncoderRecipe:
     `torchrun --nproc-per-node 2 -m llama_omni.cli train encoder ...`. Hardware: CPU cores.
     """
     return EncoderRecipe(
+        splits=("train", "words"),
         training=TrainSettings(
             max_steps=9000,
             batch_size=12,

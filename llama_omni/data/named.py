@@ -38,7 +38,8 @@ def tiny() -> BuildRecipe:
     return BuildRecipe(
         name="tiny",
         sources=(
-            Source(kind="tiny", split="train", limit=40_000),
+            Source(kind="tiny", split="train", limit=36_000),
+            Source(kind="tiny", split="words", limit=12_000),  # for the encoder alone
             Source(kind="tiny", split="test_seen", limit=500),
             Source(kind="tiny", split="test_unseen", limit=500),
             Source(kind="tiny", split="outside", limit=100),

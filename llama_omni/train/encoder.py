@@ -31,7 +31,7 @@ from llama_omni.train.encoder_model import CTCEncoder
 from llama_omni.train.processes import set_up
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.settings import TrainSettings
-from llama_omni.train.spoken_rows import SpokenRows
+from llama_omni.train.spoken_rows import Joined, SpokenRows
 from llama_omni.train.task import StepResult
 
 
@@ -69,12 +69,13 @@ def train_encoder(
     config: WhisperConfig,
     settings: EncoderSettings,
     training: TrainSettings,
+    splits: Sequence[str] = ("train",),
     held_out: Sequence[str] = ("test_seen", "test_unseen"),
 ) -> TrainResult:
     """Train an encoder from nothing on a data set's questions; goes on where it was stopped.
 
     Args:
-        data: A folder that `llama-omni data build` made; split "train" is learnt.
+        data: A folder that `llama-omni data build` made.
         tokenizer: Folder of the language model that the encoder is for.
         output: See `runner.train`; output/final and output/best are encoders that
             `SpeechEncoder.from_pretrained` reads, output/samples what was recognised when,
@@ -82,13 +83,15 @@ def train_encoder(
         config: Whisper's configuration.
         settings: What is learnt and how sounds are varied.
         training: The run; `metric="wer"` keeps the best by the mean of the held-out splits.
+        splits: Those that are learnt.
         held_out: Splits to judge by.
     """
     processes = set_up(training.device)
-    rows, *judged = (
+    opened = [
         SpokenRows(data, split, cache=output / "samples16", processes=processes)
-        for split in ("train", *held_out)
-    )
+        for split in (*splits, *held_out)
+    ]
+    rows, judged = Joined(opened[: len(splits)]), opened[len(splits) :]
     torch.manual_seed(training.seed)
     torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
     task = EncoderTask(

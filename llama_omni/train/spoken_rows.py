@@ -4,6 +4,7 @@ An encoder is trained for many epochs in random order; to decode a row anew from
 group costs a tenth of a training step on a CPU.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,3 +75,21 @@ class SpokenRows(Dataset[SpokenRow]):
             question=self.questions[row],
             voice=self.voices[row],
         )
+
+
+class Joined(Dataset[SpokenRow]):
+    """Several splits as one."""
+
+    def __init__(self, parts: Sequence[SpokenRows]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.ids = [name for part in parts for name in part.ids]
+        self.seconds = np.concatenate([part.seconds for part in parts])  # (N,)
+        self.questions = [text for part in parts for text in part.questions]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> SpokenRow:
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._parts[part][row - int(self._starts[part])]

@@ -11,6 +11,7 @@ from random import Random
 from llama_omni.data.domain import arithmetic, calendar, knowledge, talk
 from llama_omni.data.domain.talk import REFUSAL
 from llama_omni.data.domain.topic import Item, Topic
+from llama_omni.data.domain.words import sentence
 from llama_omni.data.records import Record
 from llama_omni.errors import ConfigError
 
@@ -35,7 +36,7 @@ TOPICS: tuple[Topic, ...] = (
 )
 GATE_INTENTS = tuple(topic.name for topic in TOPICS if topic.gate and topic is not talk.OUTSIDE)
 LATER_INTENTS = tuple(topic.name for topic in TOPICS if not topic.gate)
-SPLITS = ("train", "test_seen", "test_unseen", "outside")
+SPLITS = ("train", "words", "test_seen", "test_unseen", "outside")
 _TRIES = 400  # draws before a topic counts as exhausted
 
 
@@ -48,7 +49,8 @@ def tiny_records(seed: int, num_records: int, *, split: str = "train") -> Iterat
         split: "train" never holds a held-out question; "test_seen" and "test_unseen" hold the
             same kind of held-out questions, each once, for voices heard in training and for others
             (a topic that holds nothing out gives its trained questions); "outside" holds held-out
-            questions that are to be refused.
+            questions that are to be refused; "words" holds pieces of trained questions in new
+            orders, which mean nothing, for an ear that must not guess what comes next.
 
     Raises:
         ConfigError: there is no such split.
@@ -58,7 +60,7 @@ def tiny_records(seed: int, num_records: int, *, split: str = "train") -> Iterat
     random = Random(f"{seed}/{split}")
     seen: set[tuple[str, ...]] = set()
     for index in range(num_records):
-        item = _draw(random, split, seen)
+        item = _mixed(random) if split == "words" else _draw(random, split, seen)
         if item is None:
             return
         yield Record(
@@ -87,6 +89,21 @@ def _draw(random: Random, split: str, seen: set[tuple[str, ...]]) -> Item | None
         seen.add(key)
         return item
     return None
+
+
+def _mixed(random: Random) -> Item:
+    """Return two to four pieces of trained questions, every topic as often as another."""
+    pieces: list[str] = []
+    wanted = random.randint(2, 4)
+    while len(pieces) < wanted:
+        item = random.choice(TOPICS).make(random)
+        if not item.held_out:
+            words = item.question.strip(".?!").lower().split()
+            first = random.randrange(len(words))
+            pieces += [" ".join(words[first : first + random.randint(1, 3)])]
+    return Item(
+        topic="words", question=sentence(f"{' '.join(pieces)}."), answer=REFUSAL, held_out=False
+    )
 
 
 def _topic(random: Random, split: str) -> Topic:
