@@ -169,6 +169,17 @@ def full_state(model: nn.Module) -> dict[str, Any]:
     return get_model_state_dict(model, options=options)
 
 
+def to_device(value: Any, device: torch.device) -> Any:
+    """Move the tensors of a batch."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(to_device(item, device) for item in value)
+    return value
+
+
 def _sum_bucket(gradients: list[Tensor]) -> None:
     if not gradients:
         return

@@ -22,7 +22,8 @@ class Product:
 
     tokenizer: TextTokenizer
     recipe: Mapping[str, Any] = field(default_factory=dict)  # the resolved configuration
-    base: Path | None = None  # the model it began as: its vocoder and centres are taken over
+    base: Path | None = None  # the model it began as: its centres are taken over, and its vocoder
+    vocoder: Path | None = None  # another vocoder's folder
     dtype: torch.dtype | None = None  # of the weights written; None: as trained
 
     def write(self, model: OmniModel, folder: Path) -> None:
@@ -41,8 +42,8 @@ class Product:
         self.tokenizer.inner.save_pretrained(folder)
         text = json.dumps(dict(self.recipe), indent=1, default=str) + "\n"
         (folder / "recipe.json").write_text(text, encoding="utf-8")
-        if self.base is not None:
-            if (self.base / "vocoder").is_dir():
-                shutil.copytree(self.base / "vocoder", folder / "vocoder")
-            if (self.base / "kmeans.npy").is_file():
-                shutil.copyfile(self.base / "kmeans.npy", folder / "kmeans.npy")
+        for place, name in ((self.vocoder, ""), (self.base, "vocoder")):
+            if place is not None and (place / name).is_dir() and not (folder / "vocoder").exists():
+                shutil.copytree(place / name, folder / "vocoder")
+        if self.base is not None and (self.base / "kmeans.npy").is_file():
+            shutil.copyfile(self.base / "kmeans.npy", folder / "kmeans.npy")

@@ -38,14 +38,3 @@ def answer_tokens(merged: Merged) -> Int[Tensor, "B M"]:
     """Return the tokens of each answer, padded on the right with 0."""
     rows = zip(merged.token_ids, merged.labels != IGNORE, strict=True)
     return pad_sequence([ids[chosen] for ids, chosen in rows], batch_first=True)
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Move the tensors of a batch."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(to_device(item, device) for item in value)
-    return value

@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from llama_omni.errors import OutputError, TrainingError
 from llama_omni.train.checkpoints import Checkpoints, fingerprint, write_folder
-from llama_omni.train.muon import Muon
-from llama_omni.train.processes import set_up, shard
-from llama_omni.train.reading import to_device
+from llama_omni.train.learner import Learner
+from llama_omni.train.processes import set_up, to_device
 from llama_omni.train.sampler import Batches, Keys, StepPlan, seeded
 from llama_omni.train.settings import FREE_TO_CHANGE, TrainSettings
 from llama_omni.train.task import Task
@@ -76,18 +74,6 @@ def train(
     return _Run(task, dataset, lengths, settings, Path(output), resume).go()
 
 
-class _Root(nn.Module):
-    """Makes a task's loss a forward pass, within which sharded parameters are whole."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.model = task.model
-        self._task = [task]  # in a list: it is no module
-
-    def forward(self, what: str, *arguments: Any) -> Any:
-        return getattr(self._task[0], what)(*arguments)
-
-
 class _Run:
     def __init__(
         self,
@@ -106,7 +92,7 @@ class _Run:
             lengths, rows_per_step=rows, bucket=settings.bucket, seed=settings.seed
         )
         self._settle(rows, len(lengths), resume)
-        self._prepare_model()
+        self.learner = Learner(task, settings, self.processes)
         self.checkpoints = Checkpoints(
             output / "checkpoints", keep=settings.keep, processes=self.processes
         )
@@ -130,6 +116,7 @@ class _Run:
         """Refuse a folder of another run; note this run's settings."""
         chosen = {k: v for k, v in asdict(self.settings).items() if k not in FREE_TO_CHANGE}
         chosen |= {"rows_per_step": rows, "steps": self.max_steps, "data_rows": num_rows}
+        chosen = json.loads(json.dumps(chosen))  # as the file has it: tuples are lists
         path = self.output / "settings.json"
         if path.exists():
             before = json.loads(path.read_text())
@@ -149,51 +136,12 @@ class _Run:
             except OSError as error:
                 raise OutputError(f"{path} must be writable, got: {error.strerror}") from error
 
-    def _prepare_model(self) -> None:
-        settings, processes, model = self.settings, self.processes, self.task.model
-        model.to(processes.device)
-        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        if not self.trained:
-            raise TrainingError("the model must have parameters that learn, got none")
-        for parameter in self.trained.values():
-            parameter.data = parameter.data.float()  # what learns needs its small steps
-        processes.spread([*self.trained.values(), *model.buffers()])
-        if settings.gradient_checkpointing:
-            _checkpoint_activations(model)
-        self.root = _Root(self.task)
-        self.sharded = settings.sharding == "fsdp" and processes.world > 1
-        if self.sharded:
-            shard(model, self.root, bf16=settings.precision == "bf16")
-            self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        if settings.optimizer == "muon":
-            self.optimizer = Muon.of_layers(self.trained, settings)
-            return
-        matrices = [p for p in self.trained.values() if p.ndim > 1]
-        others = [p for p in self.trained.values() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            fused=not self.sharded,
-        )
-
     def _restore(self, path: Path) -> None:
-        loaded = self.checkpoints.load(path, sharded=self.sharded)
+        loaded = self.checkpoints.load(path, sharded=self.learner.sharded)
         state = loaded["state"]
         if state["frozen"] != fingerprint(self.task.model):
             raise TrainingError(f"{path} must go with other frozen weights than the model's")
-        if loaded["weights"].keys() != self.trained.keys():
-            raise TrainingError(f"{path} must hold what this run trains, got other parameters")
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                _local(parameter).copy_(loaded["weights"][name])
-        if self.sharded:
-            loaded["optimizer"] = _reshard(loaded["optimizer"], self.optimizer)
-        self.optimizer.load_state_dict(loaded["optimizer"])
+        self.learner.restore(loaded["weights"], loaded["optimizer"])
         self.step, self.best, self.metrics = state["step"], state["best"], state["metrics"]
         self.sums, self.seconds = state["sums"], state["seconds"]
         logger.info("training goes on step=%d path=%s", self.step, path)
@@ -227,7 +175,7 @@ class _Run:
             workers=settings.workers,
             pin_memory=processes.device.type == "cuda",
         )
-        self._train_mode()
+        self.learner.train_mode()
         stop = ""
         while self.step < self.max_steps and not stop:
             numbers = self._one_step([next(batches) for _ in range(settings.accumulation)])
@@ -241,29 +189,19 @@ class _Run:
                 self._save()
         return stop if self.step < self.max_steps else ""
 
-    def _train_mode(self) -> None:
-        self.task.model.train()
-        for module in self.task.model.modules():  # what does not learn runs as it is in use
-            parameters = list(module.parameters())
-            if parameters and not any(parameter.requires_grad for parameter in parameters):
-                module.eval()
-
     def _one_step(self, batches: list[Batch]) -> dict[str, Any]:
         settings, processes = self.settings, self.processes
         counts = [self.task.count(batch) for _, batch in batches]
         total = torch.tensor(float(sum(counts)), device=processes.device)
         normaliser = processes.sum(total).clamp(min=1)
-        # FSDP2 takes the mean of the gradients over processes; ours is a sum.
-        factor = processes.world if self.sharded else 1
         losses: list[float] = []
         for (_, batch), count in zip(batches, counts, strict=True):
             with self._autocast():
-                result = self.root("loss", to_device(batch, processes.device), normaliser)
+                result = self.learner.root("loss", to_device(batch, processes.device), normaliser)
             losses.append(float(result.loss.detach()))
             if not math.isfinite(losses[-1]):
                 break  # the parameters stay as they are
-            if result.loss.requires_grad:  # a batch without targets teaches nothing
-                (result.loss * factor).backward()
+            self.learner.backward(result.loss)
             for name, value in result.numbers.items():
                 self._add(name, float(value), float(max(count, 1)))
         bad = [not math.isfinite(loss) for loss in losses]
@@ -274,19 +212,11 @@ class _Run:
         if failed or not math.isfinite(loss):
             wrong = [rows for (rows, _), is_bad in zip(batches, bad, strict=False) if is_bad]
             self._refuse("loss", loss, [row for rows in wrong for row in rows])
-        if not self.sharded:
-            processes.sum_gradients(list(self.trained.values()))
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.trained.values(), settings.max_grad_norm or math.inf
-        )
-        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # pyright: ignore
+        norm = self.learner.gradient_norm()
         if not math.isfinite(norm):
             self._refuse("gradient", norm, [row for rows, _ in batches for row in rows])
         rate = settings.rate(self.step, self.max_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.learner.step(rate)
         stop = "signal" if signalled else "time" if late else ""
         return {"loss": loss, "lr": rate, "grad_norm": norm, "stop": stop}
 
@@ -336,7 +266,7 @@ class _Run:
         self.task.model.eval()
         with seeded(settings.seed, self.step), _kept_cuda(self.processes.device), torch.no_grad():
             with self._autocast():
-                numbers = self.root("evaluate", self.step)
+                numbers = self.learner.root("evaluate", self.step)
         self.metrics = self.processes.from_main(numbers)
         if self.metrics:
             self.tracking.write(self.step, {f"eval_{k}": v for k, v in self.metrics.items()})
@@ -346,10 +276,10 @@ class _Run:
             if self.best is None or sign * value > sign * self.best:
                 self.best = value
                 self._write_product("best")
-        self._train_mode()
+        self.learner.train_mode()
 
     def _write_product(self, name: str) -> None:
-        if self.sharded and not self.processes.is_main:
+        if self.learner.sharded and not self.processes.is_main:
             self.task.save(self.output / f".{name}.partial")
         elif self.processes.is_main:
             write_folder(self.output / name, self.task.save)
@@ -358,9 +288,7 @@ class _Run:
     def _save(self) -> None:
         self.checkpoints.save(
             self.step,
-            weights={name: _local(parameter) for name, parameter in self.trained.items()},
-            optimizer=_local_state(self.optimizer.state_dict()),
-            sharded=self.sharded,
+            **self.learner.state(),
             state={
                 "step": self.step,
                 "best": self.best,
@@ -368,6 +296,7 @@ class _Run:
                 "sums": self.sums,
                 "seconds": self.seconds + time.monotonic() - self._started,
                 "frozen": fingerprint(self.task.model),
+                "settings": asdict(self.settings),
             },
         )
 
@@ -401,48 +330,6 @@ class _Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _checkpoint_activations(model: nn.Module) -> None:
-    """Turn on gradient checkpointing, under the name that this Transformers has for it."""
-    for name in ("activation_checkpointing_enable", "gradient_checkpointing_enable"):
-        enable: Any = getattr(model, name, None)
-        if enable is not None:
-            enable({"use_reentrant": False})  # frozen parts come first
-            return
-    raise TrainingError("gradient_checkpointing must suit the model, got one without")
-
-
-def _local(parameter: Any) -> Tensor:
-    """Return this process's part of a parameter."""
-    return getattr(parameter.detach(), "_local_tensor", parameter.detach())
-
-
-def _local_state(state: dict[str, Any]) -> dict[str, Any]:
-    parts = {
-        index: {name: _local(v) if isinstance(v, Tensor) else v for name, v in values.items()}
-        for index, values in state["state"].items()
-    }
-    return {"state": parts, "param_groups": state["param_groups"]}
-
-
-def _reshard(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Give an optimiser's local moments the sharding of their parameters again."""
-    from torch.distributed.tensor import DTensor
-
-    parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, values in state["state"].items():
-        like = parameters[index]
-        for name in ("exp_avg", "exp_avg_sq"):
-            values[name] = DTensor.from_local(
-                values[name].to(like.device),
-                like.device_mesh,
-                like.placements,
-                run_check=False,
-                shape=like.shape,
-                stride=like.stride(),
-            )
-    return state
 
 
 @contextmanager

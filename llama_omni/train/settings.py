@@ -87,6 +87,7 @@ class TrainSettings:
 FREE_TO_CHANGE = {
     "max_steps", "epochs", "batch_size", "accumulation", "gradient_checkpointing", "save_every",
     "log_every", "keep", "workers", "device", "stop_after_s", "tensorboard", "wandb_project",
+    "held_out_batch", "samples", "collapse_warn", "collapse_stop", "state_cache", "feature_cache",
 }  # fmt: skip
 FIELDS = tuple(item.name for item in fields(TrainSettings))
 

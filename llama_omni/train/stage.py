@@ -12,9 +12,9 @@ import torch
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.vocoder import UnitVocoder
 from llama_omni.train.collate import Collator
-from llama_omni.train.processes import is_main
+from llama_omni.train.processes import is_main, to_device
 from llama_omni.train.product import Product
-from llama_omni.train.reading import listen, to_device
+from llama_omni.train.reading import listen
 from llama_omni.train.replies import GreedyReply, greedy_replies
 from llama_omni.train.stage_settings import StageSettings
 

@@ -13,8 +13,9 @@ from llama_omni.train.augment import Augmenter, AugmentSettings
 from llama_omni.train.collate import Collator
 from llama_omni.train.distill import Teacher
 from llama_omni.train.lora import add_lora
+from llama_omni.train.processes import to_device
 from llama_omni.train.product import Product
-from llama_omni.train.reading import read_batch, to_device
+from llama_omni.train.reading import read_batch
 from llama_omni.train.stage import HeldOut, Stage
 from llama_omni.train.stage_settings import StageOneSettings
 from llama_omni.train.task import StepResult

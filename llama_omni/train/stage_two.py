@@ -13,8 +13,9 @@ from llama_omni.model.ctc import collapse, ctc_loss
 from llama_omni.model.omni import OmniModel
 from llama_omni.prompt import IGNORE
 from llama_omni.train.collate import Collator
+from llama_omni.train.processes import to_device
 from llama_omni.train.product import Product
-from llama_omni.train.reading import answer_tokens, read_batch, to_device
+from llama_omni.train.reading import answer_tokens, read_batch
 from llama_omni.train.replies import say
 from llama_omni.train.stage import HeldOut, Stage
 from llama_omni.train.stage_settings import StageTwoSettings

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_omni.data.dataset import SpeechDataset
+from llama_omni.data.shards import read_shards
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.model.vocoder import UnitVocoder
@@ -27,7 +28,18 @@ class Start:
     tokenizer: TextTokenizer
     vocoder: UnitVocoder | None = None  # speaks the samples
     base: Path | None = None  # folder whose vocoder and centres the product takes over
+    vocoder_folder: Path | None = None  # taken over instead
     recipe: Mapping[str, Any] = field(default_factory=dict)  # is saved with the product
+
+    def of(self, model: OmniModel) -> "Start":
+        """Return the same with another model: the next stage's."""
+        return replace(self, model=model)
+
+
+def held_out_splits(data: Path) -> tuple[str, ...]:
+    """Return the splits of a data set that are not trained on."""
+    splits = dict.fromkeys(shard.split for shard in read_shards(data))
+    return tuple(split for split in splits if split != "train")
 
 
 def train_stage_one(
@@ -112,4 +124,9 @@ def _held_out(
 
 
 def _product(start: Start) -> Product:
-    return Product(tokenizer=start.tokenizer, recipe=start.recipe, base=start.base)
+    return Product(
+        tokenizer=start.tokenizer,
+        recipe=start.recipe,
+        base=start.base,
+        vocoder=start.vocoder_folder,
+    )

@@ -19,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from llama_omni.model.omni import OmniModel
 from llama_omni.train.collate import Collator
-from llama_omni.train.processes import set_up
-from llama_omni.train.reading import answer_tokens, read_batch, to_device
+from llama_omni.train.processes import set_up, to_device
+from llama_omni.train.reading import answer_tokens, read_batch
 from llama_omni.train.row_cache import Arrays, RowCache, data_hash, weights_hash
 
 _POLL_S = 0.5  # between looks at what other processes have made

@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig
 
 from llama_omni.data.dataset import Example, HistoryTurn
+from llama_omni.model.config import AdapterConfig
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.tokenizer import TextTokenizer, random_tokenizer
 from llama_omni.train.collate import Collator
@@ -41,7 +42,13 @@ def talking_model(**config) -> tuple[OmniModel, TextTokenizer]:
         }
     )
     config = {"prompt": "compact", "max_positions": 128, **config}
-    model = small_model(llm, **config)
+    config = small_model(llm, **config).config
+    config.adapter = AdapterConfig(hidden_dim=64)
+    config.encoder.d_model = config.encoder.encoder_ffn_dim = 16
+    torch.manual_seed(0)
+    model = OmniModel(config).eval()
+    for parameter in model.parameters():  # far apart, so that a random encoder tells tones apart
+        parameter.data += 0.1 * torch.randn_like(parameter)
     tokenizer = random_tokenizer(model.config)
     eot = tokenizer.encode("<|eot_id|>")[-1]
     model.config.llm.eos_token_id = [eot]

@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -136,23 +137,24 @@ sys.path.insert(0, {root!r})
 torch.set_num_threads(1)
 from llama_omni.train.runner import train
 from tests.train.runs import Line, Rows, settings
-task, rows = Line(**{task}), Rows()
-train(task, rows, rows.lengths, settings(**{changes}), Path(sys.argv[1]))
+for name, task, changes in {runs}:
+    task, rows = Line(**task), Rows()
+    train(task, rows, rows.lengths, settings(**changes), Path(sys.argv[1]) / name)
 """
+PLAIN = {"dropout": 0.0, "noise": 0.0}
 
 
-def spawn(tmp_path, output, *, task=None, processes=1, **changes):
+def spawn(tmp_path, *runs, processes=1):
+    """Run (folder, task's arguments, settings) one after the other in processes of their own."""
     script = tmp_path / "run.py"
-    root = str(os.path.abspath("."))
-    script.write_text(SCRIPT.format(root=root, task=task or {}, changes=changes))
+    script.write_text(SCRIPT.format(root=os.path.abspath("."), runs=runs))
     launch = [sys.executable]
     if processes > 1:
         launch += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
         launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*launch, str(script), str(output)],
-        env=environment,
+        [*launch, str(script), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -160,34 +162,39 @@ def spawn(tmp_path, output, *, task=None, processes=1, **changes):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
 
 
 def test_killed_run_goes_on_with_identical_losses(tmp_path):
-    changes = {"max_steps": 400, "save_every": 7, "eval_every": 50}
+    changes = {"max_steps": 150, "save_every": 9, "eval_every": 50}
     run(tmp_path / "whole", **changes)
-    for wait in (0.05, 0.4):
-        process = spawn(tmp_path, tmp_path / "cut", **changes)
-        while not list((tmp_path / "cut").glob("checkpoints/step-*")) and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(wait)
-        process.kill()
-        process.communicate()
-    finish(spawn(tmp_path, tmp_path / "cut", **changes))
+    process = spawn(tmp_path, ("cut", {}, changes))
+    while not list((tmp_path / "cut").glob("checkpoints/step-*")) and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.3 * random.random())
+    process.kill()
+    process.communicate()
+    run(tmp_path / "cut", **changes)
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
-def test_two_processes_equal_one(tmp_path, sharding):
-    plain = {"dropout": 0.0, "noise": 0.0}
-    one, _ = run(tmp_path / "one", Line(**plain))
-    process = spawn(
-        tmp_path, tmp_path / "two", task=plain, processes=2, batch_size=2, sharding=sharding
+def test_two_processes_equal_one(tmp_path):
+    one, _ = run(tmp_path / "one", Line(**PLAIN))
+    half = {"batch_size": 2}
+    finish(
+        spawn(
+            tmp_path,
+            ("whole", PLAIN, half),
+            ("sharded", PLAIN, {**half, "sharding": "fsdp"}),
+            ("parts", PLAIN, {**half, "sharding": "fsdp", "stop_after_s": 1e-9}),
+            ("parts", PLAIN, {**half, "sharding": "fsdp"}),
+            processes=2,
+        )
     )
-    finish(process)
-    for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
-        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
-    if sharding == "none":
-        weights = torch.load(tmp_path / "two/final/weights.pt", weights_only=True)
+    for name in ("whole", "sharded", "parts"):
+        for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / name), strict=True):
+            assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+        weights = torch.load(tmp_path / name / "final/weights.pt", weights_only=True)
         assert_close(weights, one.model.state_dict())
+    assert (tmp_path / "sharded/checkpoints/step-00000012/weights-1.pt").exists()

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from llama_omni.model.ctc import ctc_loss
 from llama_omni.model.tokenizer import load_tokenizer
 from llama_omni.prompt import IGNORE
 from llama_omni.train.runner import train
+from llama_omni.train.state_cache import cached_features, cached_states
 from tests.train.runs import lines
 from tests.train.talk import (
     Examples,
@@ -30,22 +32,29 @@ def fit(task, rows, output):
 
 def test_stage_one_overfits_16_samples(tmp_path):
     rows = examples()
-    task = stage_one(*talking_model(), rows=rows, max_steps=150, samples=tmp_path / "samples")
+    task = stage_one(
+        *talking_model(), rows=rows, max_steps=200, batch_size=16, samples=tmp_path / "samples"
+    )
+    features = cached_features(task.model, task._judge, rows, tmp_path / "cache", device="cpu")
+    task.collate = replace(task.collate, features=features)
     result = fit(task, rows, tmp_path / "run")
     assert result.metrics["exact"] >= 15 / 16
     assert result.metrics["loss"] < 0.1
-    written = (tmp_path / "samples/step-00000150.jsonl").read_text().splitlines()
+    written = (tmp_path / "samples/step-00000200.jsonl").read_text().splitlines()
     assert json.loads(written[0])["reply"] == json.loads(written[0])["wanted"]
 
 
 def test_stage_two_overfits_16_samples(tmp_path):
     rows = examples()
-    task = stage_two(*talking_model(), rows=rows, max_steps=150, samples=tmp_path / "samples")
-    result = fit(task, rows, tmp_path / "run")
+    task = stage_two(
+        *talking_model(), rows=rows, max_steps=200, batch_size=16, samples=tmp_path / "samples"
+    )
+    states = cached_states(task.model, task._judge, rows, tmp_path / "cache", device="cpu")
+    result = train(task, states, rows.lengths, task._settings, tmp_path / "run")
     assert result.metrics["unit_error"] < 0.1
-    assert result.metrics["first_token_recall"] > 0.9
+    assert result.metrics["first_token_recall"] > 0.8
     assert result.metrics["units_per_token"] == pytest.approx(8 / 3, rel=0.1)
-    assert (tmp_path / "samples/step-00000150.jsonl").exists()
+    assert (tmp_path / "samples/step-00000200.jsonl").exists()
 
 
 @pytest.mark.parametrize("stage", [stage_one, stage_two])
@@ -168,9 +177,7 @@ def test_rows_too_long_for_the_model_are_left_out_by_name():
     assert task.count(nothing) == 0
     assert float(task.loss(nothing, torch.tensor(1.0)).loss) == 0
     strict = stage_one(*talking_model(max_positions=30))
-    strict.collate = type(strict.collate)(
-        config=strict.model.config, tokenizer=strict._judge.tokenizer, skip_cut=False
-    )
+    strict.collate = replace(strict.collate, skip_cut=False)
     with pytest.raises(InputError, match="sample-1: it must fit max_positions=30, got"):
         strict.collate(rows)
 
@@ -278,3 +285,14 @@ def test_several_rows_equal_each_alone():
     rows = Examples([example(0), example(1, history=(turn(3),)), example(2, answer="longer")])
     alone = sum(loss_of(task, [row], normaliser=1.0) for row in rows)
     assert_close(loss_of(task, rows, normaliser=1.0), alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stage", [stage_one, stage_two])
+def test_stopped_stage_goes_on_with_identical_losses(tmp_path, stage):
+    rows, share = examples(), {"text_share": 0.3} if stage is stage_one else {}
+    fit(stage(*talking_model(), max_steps=6, **share), rows, tmp_path / "whole")
+    for _ in range(6):
+        task = stage(*talking_model(), max_steps=6, stop_after_s=1e-9, **share)
+        done = fit(task, rows, tmp_path / "parts").done
+    assert done
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")

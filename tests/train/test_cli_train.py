@@ -1,0 +1,108 @@
+"""The command, from a data set and two parts of a model to a folder that answers."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+from typer.testing import CliRunner
+
+import llama_omni
+from llama_omni.cli_train import train_app
+from llama_omni.data.flac import encode_flac
+from llama_omni.data.schema import HistoryRow, Row, Sound
+from llama_omni.data.shards import FORMAT, shard_name, write_manifest, write_shard
+from llama_omni.model.encoder import SpeechEncoder
+from llama_omni.model.presets import preset
+from llama_omni.model.tokenizer import random_tokenizer
+from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
+
+
+def row(number: int, split: str) -> Row:
+    rng = np.random.default_rng(number)
+    sound = Sound(bytes=encode_flac(rng.normal(0, 0.1, 8000).astype(np.float32)), path="q.flac")
+    earlier = HistoryRow(question="before", answer="yes", question_audio=sound)
+    return Row(
+        id=f"row-{number}",
+        split=split,
+        source="test",
+        intent=None,
+        question="how many",
+        question_audio=sound,
+        question_voice="noise",
+        question_s=0.5,
+        answer=f"it is {number}",
+        units=list(range(number, number + 12)),
+        history=[earlier] if number % 2 else [],
+    )
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A data set, a language model with its tokeniser, an encoder, and a vocoder."""
+    folder = tmp_path_factory.mktemp("parts")
+    shards = [
+        write_shard(folder / "data", shard_name(s, 0), s, [row(i, s) for i in numbers])
+        for s, numbers in (("train", range(8)), ("test", range(8, 10)))
+    ]
+    entries = [asdict(shard) for shard in shards]
+    write_manifest(folder / "data", {"format": FORMAT, "shards": entries})
+    torch.manual_seed(0)
+    config = preset("tiny")
+    LlamaForCausalLM(config.llm).save_pretrained(folder / "llm")
+    random_tokenizer(config).inner.save_pretrained(folder / "llm")
+    SpeechEncoder(config.encoder).save_pretrained(folder / "encoder")
+    UnitVocoder(vocoder_preset("tiny")).save_pretrained(folder / "vocoder")
+    return folder
+
+
+def call(*arguments):
+    return CliRunner().invoke(train_app, [str(argument) for argument in arguments])
+
+
+QUICK = [
+    item
+    for stage in ("stage1", "stage2")
+    for change in ("max_steps=2", "batch_size=2", "tensorboard=false", "max_new_tokens=4")
+    for item in ("--set", f"{stage}.{change}")
+]
+
+
+def test_recipe_trains_both_stages_into_a_model_that_answers(parts, tmp_path):
+    given = ["--data", parts / "data", "--llm", parts / "llm", "--encoder", parts / "encoder"]
+    given += ["--vocoder", parts / "vocoder", "-o", tmp_path / "run", *QUICK]
+    given += ["--set", f"stage2.state_cache={tmp_path / 'cache'}"]
+    result = call("tiny", *given)
+    assert result.exit_code == 0, result.output
+    final = tmp_path / "run/stage2/final"
+    recipe = json.loads((final / "recipe.json").read_text())
+    assert recipe["stage1"]["max_steps"] == 2
+    assert len(list((tmp_path / "run/stage2/samples/step-00000002").glob("*.wav"))) == 2
+    assistant = llama_omni.load(final, device="cpu")
+    reply = assistant.reply(np.zeros(8000, np.float32), max_new_tokens=3)
+    assert len(reply.token_ids) == 3
+    again = call("tiny", *given)
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--stage", "3"], "--stage must be 1, 2, both, got '3'"),
+        (["--set", "stage1.speed=3"], "no field 'speed'"),
+        (["--llm", "nowhere"], "llm must be a folder or a hub id"),
+        (["--encoder", "nowhere.pt"], "nowhere.pt"),
+        (["--data", "nowhere"], "nowhere must hold a data set"),
+        (["--model", "m"], "give either --model, or both --llm and --encoder"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(parts, tmp_path, change, message):
+    given = {"--data": parts / "data", "--llm": parts / "llm", "--encoder": parts / "encoder"}
+    given |= {"-o": tmp_path / "run"}
+    arguments = [item for pair in given.items() for item in pair]
+    result = call("tiny", *arguments, *QUICK, *change)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.count("\n") == 1
