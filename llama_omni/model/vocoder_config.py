@@ -146,7 +146,11 @@ def _are_counts(values: Sequence[Any]) -> bool:
 def _tiny() -> VocoderConfig:
     """Speak 200 units with the light generator, about fifty times real time on one thread."""
     return VocoderConfig(
-        generator="convnext-istft", num_units=200, embedding_dim=192, duration_hidden_dim=64
+        generator="convnext-istft",
+        num_units=200,
+        embedding_dim=192,
+        duration_hidden_dim=256,
+        duration_dropout=0.1,
     )
 
 
