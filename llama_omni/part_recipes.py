@@ -115,7 +115,7 @@ def tiny_encoder() -> EncoderRecipe:
 
 
 def tiny_vocoder() -> VocoderRecipe:
-    """Return the tiny model's vocoder: ConvNeXt blocks and an inverse STFT, 2.6 M parameters.
+    """Return the tiny model's vocoder: ConvNeXt blocks and an inverse STFT, 2.9 M parameters.
 
     Command: `llama-omni train vocoder --data DATA -o FOLDER`. Hardware: one CPU core.
     """
