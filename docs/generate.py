@@ -7,6 +7,7 @@ first line of each file's docstring. `tests/test_house.py` fails where either is
 import ast
 import inspect
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -44,9 +45,7 @@ def cli_reference() -> str:
     parts = ["# Command line", "Made by `python docs/generate.py` from the commands' declarations."]
     parts += [app.info.help or "", "```text\nllama-omni COMMAND [OPTIONS]\n```"]
     parts.append(_table(app.registered_callback))
-    for command in app.registered_commands:
-        assert command.callback is not None
-        name = command.callback.__name__
+    for name, command in _commands(app):
         words = [f"llama-omni {name} [OPTIONS]"]
         for each in _parameters(command):
             if isinstance(each.info, ArgumentInfo):
@@ -55,6 +54,15 @@ def cli_reference() -> str:
         parts += [f"## {name}", _paragraphs(about), f"```text\n{' '.join(words)}\n```"]
         parts.append(_table(command))
     return "\n\n".join(parts) + "\n"
+
+
+def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command with its whole name, those of groups after the others."""
+    for command in group.registered_commands:
+        assert command.callback is not None
+        yield prefix + (command.name or command.callback.__name__), command
+    for inner in group.registered_groups:
+        yield from _commands(inner.typer_instance, f"{prefix}{inner.name} ")
 
 
 def file_structure() -> str:
