@@ -25,15 +25,20 @@ omni data build tiny -o "$OUT/data" --processes "$CORES"
 	omni train vocoder --data "$OUT/data" -o "$OUT/vocoder" --threads 1
 ) > "$OUT/log/lm-vocoder.log" 2>&1 &
 parts=$!
-# Twelve rows a process on two or three; the recipe's steps are for 36 rows in all.
 workers=$((CORES > 3 ? 3 : CORES > 1 ? CORES - 1 : 1))
-"$BIN/torchrun" --standalone --nproc-per-node "$workers" -m llama_omni.cli \
-	train encoder --data "$OUT/data" --tokenizer "$OUT/tokenizer" -o "$OUT/encoder" --threads 1 \
-	--set training.batch_size=$((36 / workers))
+spread() { # PROCESSES COMMAND...: rows of a step are divided among processes
+	local processes=$1
+	shift
+	"$BIN/torchrun" --standalone --nproc-per-node "$processes" -m llama_omni.cli "$@"
+}
+spread "$workers" train encoder --data "$OUT/data" --tokenizer "$OUT/tokenizer" \
+	-o "$OUT/encoder" --threads 1 --set training.batch_size=$((36 / workers))
 wait "$parts" || { cat "$OUT/log/lm-vocoder.log" >&2; exit 1; }
 
-omni train tiny --data "$OUT/data" --llm "$OUT/lm/best" --encoder "$OUT/encoder/best" \
-	--vocoder "$OUT/vocoder/best" -o "$OUT/stages" --threads 1
+both=$((CORES > 3 ? 4 : CORES > 1 ? 2 : 1))
+spread "$both" train tiny --data "$OUT/data" --llm "$OUT/lm/best" --encoder "$OUT/encoder/best" \
+	--vocoder "$OUT/vocoder/best" -o "$OUT/stages" --threads 1 \
+	--set stage1.batch_size=$((32 / both)) --set stage2.batch_size=$((32 / both))
 [ -z "${EMBED:-}" ] || place=llama_omni/assets/tiny
 "$BIN/python" runs/embed.py --model "$OUT/stages/stage2/best" --vocoder "$OUT/vocoder/best" \
 	--units "$OUT/data/units" -o "${place:-$OUT/model}"

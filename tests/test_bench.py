@@ -174,7 +174,7 @@ def test_cache_bytes_in_costs_are_those_that_storage_takes(subject):
         cost = speech_step_cost(config.speech_decoder, llm_dim=256, tokens=tokens, size=4)
         return cost.bytes
 
-    place_table = 25 * 256 * 4
+    place_table = config.speech_decoder.upsample_factor * 256 * 4
     per_token = cache_bytes_per_token(stepper.speech_cache) + place_table
     assert moved(101) - moved(100) == per_token
     assert cache_bytes_per_token(stepper.llm_cache) == 4 * 2 * 2 * 64 * 4

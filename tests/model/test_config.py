@@ -19,7 +19,7 @@ PARAMETERS = {"8b": 9_114_381_289 + 4096 * 4096 + 25 * 4096}
         ({"speech_decoder": {"num_units": 0}}, "speech_decoder.num_units must be at least 1"),
         ({"speech_decoder": {"num_heads": 3}}, "hidden_size must be num_heads times an even"),
         ({"ctc_states": "shifted"}, "ctc_states must be predicting or labelled, got 'shifted'"),
-        ({"prompt": "nope"}, "prompt template must be one of llama3, chatml, got 'nope'"),
+        ({"prompt": "nope"}, "prompt template must be one of llama3, chatml, compact, got 'nope'"),
         ({"ctc_loss_weight": -1.0}, "ctc_loss_weight must be 0 or more, got -1"),
         ({"to_dict": 1}, "no field 'to_dict' in OmniConfig"),
         ({"speech_decoder": {"rms_norm_eps": 0.0}}, "rms_norm_eps must be above 0, got 0.0"),
