@@ -23,12 +23,12 @@ class GreedyReply:
     """One reply."""
 
     token_ids: list[int]  # the stop token included, if it came
-    states: Float[Tensor, "M D"]  # that predicted them
+    states: Float[Tensor, "_ D"]  # (M, D) that predicted them
 
 
 @torch.no_grad()
 def greedy_replies(
-    model: OmniModel, prompts: Sequence[Float[Tensor, "T D"]], *, max_new_tokens: int
+    model: OmniModel, prompts: Sequence[Float[Tensor, "_ D"]], *, max_new_tokens: int
 ) -> list[GreedyReply]:
     """Answer prompts of merged embeddings, word by most probable word."""
     B, T = len(prompts), max(len(prompt) for prompt in prompts)

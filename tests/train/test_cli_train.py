@@ -35,7 +35,7 @@ def row(number: int, split: str) -> Row:
         question_s=0.5,
         answer=f"it is {number}",
         units=list(range(number, number + 12)),
-        history=[earlier] if number % 2 else [],
+        history=(earlier,) if number % 2 else (),
     )
 
 
@@ -75,7 +75,7 @@ def test_recipe_trains_both_stages_into_a_model_that_answers(parts, tmp_path):
     given += ["--vocoder", parts / "vocoder", "-o", tmp_path / "run", *QUICK]
     given += ["--set", f"stage2.state_cache={tmp_path / 'cache'}"]
     result = call("tiny", *given)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
     final = tmp_path / "run/stage2/final"
     recipe = json.loads((final / "recipe.json").read_text())
     assert recipe["stage1"]["max_steps"] == 2
