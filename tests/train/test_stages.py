@@ -12,6 +12,7 @@ from llama_omni.model.ctc import ctc_loss
 from llama_omni.model.tokenizer import load_tokenizer
 from llama_omni.prompt import IGNORE
 from llama_omni.train.runner import train
+from llama_omni.train.sampler import seeded
 from llama_omni.train.state_cache import cached_features, cached_states
 from tests.train.runs import lines
 from tests.train.talk import (
@@ -296,3 +297,17 @@ def test_stopped_stage_goes_on_with_identical_losses(tmp_path, stage):
         done = fit(task, rows, tmp_path / "parts").done
     assert done
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+def test_sounds_vary_by_the_batch_and_repeat_with_its_seed():
+    task = stage_one(*talking_model(), augment=True)
+    rows = [example(0), example(1, history=(turn(3),))]
+
+    def mel(seed):
+        with seeded(seed):
+            return task.collate(rows)["mel"]
+
+    assert torch.equal(mel(1), mel(1))
+    assert mel(1).shape != mel(2).shape or not torch.equal(mel(1), mel(2))
+    assert torch.isfinite(loss_of(task, rows))
+    assert task._judge.augmenter is None
