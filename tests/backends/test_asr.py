@@ -10,6 +10,7 @@ from llama_omni.backends.ngram import NgramModel
 from llama_omni.backends.pronunciation import guess_pronunciation
 from llama_omni.errors import AudioError, ConfigError, InputError, MissingExtraError
 from llama_omni.interfaces import Recognizer
+from tests.backends.asr_tools import common_words
 
 ARPABET = set(
     "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W "
@@ -18,7 +19,9 @@ ARPABET = set(
 DOMAIN = ("the capital of france is paris", "seven plus eight is fifteen", "hello zorblax")
 
 pytest.importorskip("pocketsphinx")
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
+needs_flite = pytest.mark.skipif(
+    shutil.which("flite") is None, reason="flite is not installed: apt install flite"
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def generic():
 @pytest.fixture(scope="module")
 def domain(tmp_path_factory):
     file = tmp_path_factory.mktemp("lm") / "domain.lm"
-    NgramModel(DOMAIN).save(file)
+    NgramModel([*DOMAIN * 100, " ".join(common_words())]).save(file)
     return open_recognizer(f"pocketsphinx:{file}")
 
 
@@ -103,7 +106,7 @@ def test_unreadable_language_model_is_refused(tmp_path):
 
 def test_word_that_nothing_can_say_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))  # no espeak-ng
-    NgramModel(["hello \u4f60"]).save(tmp_path / "a.lm")
+    NgramModel(["hello \u4f60", " ".join(common_words())]).save(tmp_path / "a.lm")
     assert open_recognizer(f"pocketsphinx:{tmp_path / 'a.lm'}").unsayable == ("\u4f60",)
 
 
@@ -121,7 +124,9 @@ def test_rules_say_a_word_where_no_program_does(word, sounds):
     assert guess_pronunciation(word, program="no-such-program") == sounds
 
 
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+@pytest.mark.skipif(
+    shutil.which("espeak-ng") is None, reason="espeak-ng is not installed: apt install espeak-ng"
+)
 def test_espeak_says_a_name_better_and_never_reads_an_option():
     assert guess_pronunciation("reykjavik") == "R EY K JH AH V IH K"
     assert guess_pronunciation("...") == ""

@@ -63,7 +63,7 @@ def test_same_question_at_the_same_time_is_paid_once(tmp_path):
 def test_killed_process_leaves_a_cache_that_the_rerun_uses(tmp_path):
     cache = tmp_path / "cache.sqlite"
     with StubServer(delay_s=0.02) as server:
-        for kept in (3, 17, 40):  # killed again and again, always further on
+        for kept in (3, 40):  # killed again and again, always further on
             process = worker(server, cache, 80)
             for _ in range(kept):
                 process.stdout.readline()
@@ -78,7 +78,7 @@ def test_killed_process_leaves_a_cache_that_the_rerun_uses(tmp_path):
     ]
     assert cached >= 40
     assert server.calls - killed == 80 - cached
-    assert killed - cached <= 3 * 4  # what was under way at each kill
+    assert killed - cached <= 2 * 4  # what was under way at each kill
     with StubServer("broken") as server, endpoint(server, cache=cache) as chat:
         assert all(outcome.cached for outcome in chat.ask_many(user(str(i)) for i in range(80)))
 
@@ -86,14 +86,14 @@ def test_killed_process_leaves_a_cache_that_the_rerun_uses(tmp_path):
 def test_processes_share_a_cache(tmp_path):
     cache = tmp_path / "cache.sqlite"
     with StubServer(delay_s=0.01) as server:
-        processes = [worker(server, cache, 30) for _ in range(3)]
+        processes = [worker(server, cache, 30) for _ in range(2)]
         printed = [process.communicate()[0] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0, 0]
+        assert [process.returncode for process in processes] == [0, 0]
         calls = server.calls
         with endpoint(server, cache=cache) as chat:
             assert len(list(chat.ask_many(user(str(index)) for index in range(30)))) == 30
     assert len(set(printed)) == 1
-    assert 30 <= calls <= 90
+    assert 30 <= calls <= 60
     assert server.calls == calls
 
 

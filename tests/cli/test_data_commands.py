@@ -8,7 +8,9 @@ import pytest
 from llama_omni.cli_data import data_app
 from llama_omni.data.dataset import SpeechDataset
 
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="needs flite")
+needs_flite = pytest.mark.skipif(
+    shutil.which("flite") is None, reason="flite is not installed: apt install flite"
+)
 
 
 def run(*words):
@@ -70,7 +72,7 @@ def test_refusals_are_one_line(words, message, tmp_path, capsys, monkeypatch):
     if words[:2] == ["build", "custom"]:
         words = [*words, "--set", "voices.question=flite:rms", "--set", "voices.answer=flite:rms"]
         if shutil.which("flite") is None:
-            pytest.skip("needs flite")
+            pytest.skip("flite is not installed: apt install flite")
     assert run(*words) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("llama-omni: error: ")

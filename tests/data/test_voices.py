@@ -52,6 +52,9 @@ def test_voices_of_a_pool_can_be_opened_and_heard(pool):
     synthesizer = open_synthesizer(pool.programs)
     try:
         available = [voice.name for voice in synthesizer.voices]
+        missing = {name for name in pool.voices if name[:9] == "festival:"} - {*available}
+        if missing:
+            pytest.skip(f"not installed: {', '.join(sorted(missing))}; see festvox packages")
         pool.check([*available])
         assert ANSWER_VOICE in available or "festival" not in pool.programs
         for voice in pool.voices:
