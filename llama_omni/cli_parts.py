@@ -169,7 +169,10 @@ def vocoder(
         recipe = override(recipe, [f"training.device={device}"])
         prepare(threads)
         config = vocoder_preset(recipe.preset)
-        values = config.to_diff_dict() | {"num_units": read_manifest(data)["units"]["num_units"]}
+        units = read_manifest(data)["units"]
+        if units is None:
+            raise InputError(f"{data} must hold units, got one built without (units.enabled=false)")
+        values = config.to_diff_dict() | {"num_units": units["K"]}
         if generator is not None:
             values["generator"] = generator
         result = train_vocoder(
