@@ -163,6 +163,7 @@ def _start(
 
 
 def prepare(threads: int | None) -> None:
+    """Set threads, and say on rank 0 what happens."""
     import torch
 
     from llama_omni.train.processes import is_main

@@ -58,6 +58,7 @@ class Words:
         self._known: dict[str, list[int]] = {}
 
     def __call__(self, text: str) -> list[int]:
+        """Return the ids of a text, from memory where it came before."""
         if text not in self._known:
             if len(self._known) >= self.SIZE:
                 self._known.clear()

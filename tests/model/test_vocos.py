@@ -1,4 +1,4 @@
-"""The light generator. What holds for every generator is in test_vocoder.py and test_vocoding.py."""
+"""The light generator. What holds for every one is in test_vocoder.py and test_vocoding.py."""
 
 from itertools import pairwise
 

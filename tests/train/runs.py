@@ -1,4 +1,4 @@
-"""A task small enough to train in a test: a perceptron that learns a line with dropout and noise."""
+"""A task small enough for a test: a perceptron that learns a line with dropout and noise."""
 
 import json
 from pathlib import Path
