@@ -120,6 +120,7 @@ run(Path(sys.argv[1]), Path(sys.argv[2]), steps=40, save_every=5)
 """
 
 
+@pytest.mark.slow  # by default: test_runner.py's, and the stopped run above
 def test_killed_run_goes_on_with_identical_losses(voice, tmp_path):
     run(voice, tmp_path / "whole", steps=40, save_every=5)
     output = tmp_path / "killed"
