@@ -117,7 +117,7 @@ def tiny_encoder() -> EncoderRecipe:
 def tiny_vocoder() -> VocoderRecipe:
     """Return the tiny model's vocoder: ConvNeXt blocks and an inverse STFT, 2.9 M parameters.
 
-    Command: `llama-omni train vocoder --data DATA -o FOLDER`. Hardware: one CPU core. A first trial of
-    2,500 steps: docs/vocoder.md.
+    Command: `llama-omni train vocoder --data DATA -o FOLDER`. Hardware: one CPU core. A first trial
+    of 2,500 steps: docs/vocoder.md.
     """
     return VocoderRecipe()
