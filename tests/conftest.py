@@ -1,11 +1,16 @@
 """Golden folders, and a released-layout model of that size, for every test that needs one."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+# A shell that starts tests in the background has them ignore Ctrl-C, and so would their children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OWN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared" / "golden"
