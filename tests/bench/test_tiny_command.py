@@ -1,6 +1,7 @@
 """The command that measures the tiny model."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from llama_omni import audio
 from llama_omni.bench.tiny import vocode_with
 from llama_omni.loading import load
+from tests.backends.asr_tools import common_words
+from tests.bench.tiny_tools import CASES, make_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,8 +24,10 @@ def command():
     return module.main
 
 
-def test_command_measures_random_weights_from_end_to_end(command, data, tmp_path, capsys):
+def test_command_measures_random_weights_from_end_to_end(command, tmp_path, capsys):
     pytest.importorskip("pocketsphinx")
+    trained, *others = CASES
+    data = make_data(tmp_path / "set", [replace(trained, answer=" ".join(common_words())), *others])
     words = ["--random-weights", "--data", str(data), "-o", str(tmp_path / "tiny")]
     words += ["--work", str(tmp_path / "work"), "--limit", "1", "--samples", "1"]
     words += ["--max-new-tokens", "4"]
