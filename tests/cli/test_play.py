@@ -54,15 +54,15 @@ def test_play_gives_each_piece_to_the_speakers(run, assistant, speakers, questio
 
 
 def test_play_does_not_hold_up_the_reply(speakers, monkeypatch):
-    monkeypatch.setattr(speakers, "write", lambda samples: time.sleep(0.05))
+    monkeypatch.setattr(speakers, "write", lambda samples: time.sleep(0.25))
     player = Player()
     start = time.monotonic()
-    for _ in range(4):
+    for _ in range(3):
         player.play(np.zeros(16, np.float32), 16000)
     queued = time.monotonic() - start
     player.finish()
-    assert queued < 0.05
-    assert time.monotonic() - start >= 0.2
+    assert queued < 0.25
+    assert time.monotonic() - start >= 0.75
 
 
 def test_play_without_a_device_is_told_before_the_reply(run, assistant, speakers, question):
