@@ -1,9 +1,13 @@
-"""Small data sets, and a voice that needs no program, for the tests of data/."""
+"""Small data sets, and a voice that needs no program, for the tests of data/.
+
+Every process of a build imports this file, so nothing here imports torch, which takes seconds.
+"""
 
 import hashlib
 import json
 import os
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +17,6 @@ from llama_omni.data.schema import HistoryRow, Row, Sound
 from llama_omni.data.shards import FORMAT, write_manifest, write_shard
 from llama_omni.data.sources import Columns, Source
 from llama_omni.data.tools import Tools
-from llama_omni.data.units import merge_repeats
 from llama_omni.errors import InputError, ToolError
 from llama_omni.interfaces import Voice
 
@@ -99,6 +102,11 @@ SAID = []  # by this process
 PAUSE_S = float(os.environ.get("FAKE_PAUSE_S", "0"))
 
 
+class FakeSoundUnits(NamedTuple):
+    units: np.ndarray
+    durations: np.ndarray
+
+
 class FakeUnits:
     """Units from loudness: no library is needed."""
 
@@ -106,7 +114,9 @@ class FakeUnits:
 
     def units(self, waveform, name="sound"):
         frames = np.abs(waveform[: len(waveform) // 320 * 320].reshape(-1, 320)).mean(axis=1) * 97
-        return merge_repeats(frames.astype(np.int64) % 20)
+        frames = frames.astype(np.int64) % 20
+        starts = np.flatnonzero(np.diff(frames, prepend=-1))
+        return FakeSoundUnits(frames[starts], np.diff(starts, append=len(frames)))
 
     def save(self, folder, report=None):
         folder.mkdir(parents=True, exist_ok=True)

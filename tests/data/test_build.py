@@ -142,7 +142,7 @@ def test_units_must_fit_tokens_and_words_be_understood(tmp_path):
 
 def test_processes_do_not_change_the_files(whole, tmp_path):
     folder, recipe = whole
-    build(recipe, tmp_path / "set", processes=3, tools=FAKES)
+    build(recipe, tmp_path / "set", processes=2, tools=FAKES)
     assert contents(tmp_path / "set") == contents(folder)
 
 

@@ -89,13 +89,13 @@ def test_cache_keeps_to_its_size(folder, monkeypatch):
     assert len(data._held.groups) == 1
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize(("start", "workers"), [("fork", 2), ("spawn", 1)], ids=["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_loader_workers_read_it(folder, start):
+def test_loader_workers_read_it(folder, start, workers):
     data = SpeechDataset(folder)
     assert data[5].id == "row-5"  # so that the parent holds open files when it forks
     loader = DataLoader(
-        data, batch_size=50, num_workers=2, collate_fn=ids_of, multiprocessing_context=start
+        data, batch_size=50, num_workers=workers, collate_fn=ids_of, multiprocessing_context=start
     )
     assert [name for batch in loader for name in batch] == data.ids
 
