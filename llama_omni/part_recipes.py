@@ -68,8 +68,7 @@ def tiny_tokenizer() -> TokenizerRecipe:
 def tiny_lm() -> LMRecipe:
     """Return the tiny model's language model: 3.4 M parameters, 256,000 questions.
 
-    Command: `llama-omni train lm --tokenizer TOKENIZER -o FOLDER`. Hardware: one CPU core. Muon at
-    2.5e-3 was behind AdamW at 1e-3 after 500 steps of this batch (docs/log.md).
+    Command: `llama-omni train lm --tokenizer TOKENIZER -o FOLDER`. Hardware: one CPU core.
     """
     return LMRecipe(
         texts=TextRecipe(sources=(Source(kind="tiny", limit=256_000),), seed=7),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from llama_omni.errors import TrainingError
+from llama_omni.train.muon import Muon
 from llama_omni.train.processes import Processes, shard
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.task import Task
@@ -32,6 +33,9 @@ class Learner:
         if self.sharded:
             shard(model, self.root, bf16=settings.precision == "bf16")
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if settings.optimizer == "muon":
+            self._optimizer = Muon.of_layers(self.trained, settings)
+            return
         matrices = [p for p in self.trained.values() if p.ndim > 1]
         others = [p for p in self.trained.values() if p.ndim <= 1]
         groups = [

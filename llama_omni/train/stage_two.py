@@ -13,7 +13,7 @@ from llama_omni.model.ctc import collapse, ctc_loss
 from llama_omni.model.omni import OmniModel
 from llama_omni.prompt import IGNORE
 from llama_omni.train.collate import Collator
-from llama_omni.train.processes import to_device
+from llama_omni.train.processes import is_main, to_device
 from llama_omni.train.product import Product
 from llama_omni.train.reading import answer_tokens, read_batch
 from llama_omni.train.replies import say
@@ -163,7 +163,7 @@ class StageTwo(Stage):
             line = {"split": name, "id": row.id, "question": row.question, "wanted": row.answer}
             lines.append({**line, "reply": text, "units": units})
         self._write_samples(step, lines)
-        if vocoder is None:
+        if vocoder is None or not is_main():
             return
         vocoder.to(self.model.device)  # pyright: ignore[reportArgumentType]
         place = folder / f"step-{step:08d}"

@@ -3,8 +3,11 @@ import torch
 from torch import nn
 
 from llama_omni.errors import ConfigError
+from llama_omni.train.learner import Learner
 from llama_omni.train.muon import Muon, orthogonal
+from llama_omni.train.processes import set_up
 from llama_omni.train.settings import TrainSettings
+from tests.train.runs import Line
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 4, 16), (2, 16, 4)])
@@ -80,3 +83,9 @@ def test_state_goes_on_from_its_dictionary():
 def test_sharded_muon_is_refused():
     with pytest.raises(ConfigError, match="sharding must be none with optimizer=muon"):
         TrainSettings(optimizer="muon", sharding="fsdp")
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_run_steps_by_the_optimizer_that_it_is_told(name):
+    learner = Learner(Line(), TrainSettings(optimizer=name), set_up("cpu"))
+    assert isinstance(learner._optimizer, Muon) == (name == "muon")
