@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import time
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -157,6 +158,7 @@ FAKES = Tools(
     load_units=load_fake_units,
     fit_units=fit_fake_units,
     token_counter=count_words,
+    one_thread=nullcontext,
 )
 
 
