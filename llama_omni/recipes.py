@@ -32,7 +32,6 @@ def tiny() -> TrainRecipe:
     return TrainRecipe(
         name="tiny",
         preset="tiny",
-        held_out=("test_seen", "test_unseen", "outside"),  # not "words", which is the encoder's
         stage1=StageOneSettings(
             batch_size=32,
             learning_rate=3e-4,

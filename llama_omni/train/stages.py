@@ -37,9 +37,9 @@ class Start:
 
 
 def held_out_splits(data: Path) -> tuple[str, ...]:
-    """Return the splits of a data set that are not trained on."""
+    """Return the splits of a data set that nothing is trained on; "words" is an encoder's."""
     splits = dict.fromkeys(shard.split for shard in read_shards(data))
-    return tuple(split for split in splits if split != "train")
+    return tuple(split for split in splits if split not in ("train", "words"))
 
 
 def train_stage_one(
