@@ -66,7 +66,7 @@ def tiny_tokenizer() -> TokenizerRecipe:
 
 
 def tiny_lm() -> LMRecipe:
-    """Return the tiny model's language model: 3.4 M parameters, 256,000 questions.
+    """Return the tiny model's language model: 3.4 M parameters, 160,000 of 256,000 questions.
 
     Command: `llama-omni train lm --tokenizer TOKENIZER -o FOLDER`. Hardware: one CPU core.
     """
@@ -77,11 +77,12 @@ def tiny_lm() -> LMRecipe:
             Source(kind="tiny", split="outside", limit=100),
         ),
         training=TrainSettings(
-            max_steps=4000,
+            max_steps=2500,
             batch_size=64,
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             min_lr_ratio=0.02,
             weight_decay=0.01,
+            optimizer="muon",
             beta2=0.98,
             save_every=250,
             eval_every=500,
@@ -100,7 +101,7 @@ def tiny_encoder() -> EncoderRecipe:
     return EncoderRecipe(
         splits=("train", "words"),
         training=TrainSettings(
-            max_steps=9000,
+            max_steps=7000,
             batch_size=12,
             learning_rate=1.5e-3,
             min_lr_ratio=0.02,
