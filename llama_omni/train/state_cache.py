@@ -7,7 +7,7 @@ decoder alone.
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def cached_states(
     """
     config = model.config
     key = {
-        "kind": "states",
+        "kind": "states of all rows",  # also of those whose units this run leaves out
         "weights": weights_hash(model.encoder, model.adapter, model.llm),
         "data": data_hash(dataset),
         "words": _words_hash(collator, dataset),
@@ -97,6 +97,10 @@ def cached_states(
     }
     fields = {"states": (dtype, config.llm.hidden_size), "tokens": ("int32", 1)}
     cache = RowCache(folder, key=key, fields=fields, num_rows=len(dataset))
+
+    # What units decide (too_long, upsample_factor, num_units) is not in the key: it is decided when
+    # the states are read, so that runs which differ in it share the cache.
+    collator = replace(collator, units=False)
 
     def make(items: Sequence[Any]) -> list[Arrays]:
         empty = {"states": np.zeros((0, 1)), "tokens": np.zeros((0, 1))}
@@ -195,10 +199,10 @@ def _fill(
     name: str,
 ) -> None:
     """Make what is missing; several processes take turns and wait for each other."""
-    missing = cache.missing()
+    processes = set_up(device)
+    missing = processes.from_main(cache.missing())  # one list, of which each process takes a share
     if not missing:
         return
-    processes = set_up(device)
     model.to(processes.device)  # pyright: ignore[reportArgumentType]
     training = model.training
     model.eval()

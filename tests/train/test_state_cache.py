@@ -1,4 +1,6 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ import torch
 from torch.testing import assert_close
 
 from llama_omni.errors import TrainingError
+from llama_omni.train import state_cache
+from llama_omni.train.processes import Processes
 from llama_omni.train.row_cache import RowCache
 from llama_omni.train.runner import train
 from llama_omni.train.state_cache import cached_features, cached_states
@@ -70,6 +74,42 @@ def test_rows_left_out_have_no_states(tmp_path):
     assert batch["cut"] == ["sample-1"]
     assert batch["ids"] == ["sample-0", "sample-2"]
     assert task.count(task.collate([found[1]])) == 0
+
+
+def test_cache_of_a_run_that_skips_long_targets_serves_one_that_stretches_them(tmp_path):
+    model, tokenizer = talking_model()
+    rows = Examples([example(0), example(1, answer="a", units=[0, 1] * 8), example(2)])
+    skips, stretches = (stage_two(model, tokenizer, too_long=how) for how in ("skip", "stretch"))
+    found = cached(skips, rows, tmp_path)
+    batch = skips.collate([found[i] for i in range(3)])
+    assert (batch["ids"], batch["too_long"]) == (["sample-0", "sample-2"], ["sample-1"])
+    found = cached(stretches, rows, tmp_path)
+    batch = stretches.collate([found[i] for i in range(3)])
+    assert (batch["ids"], batch["cut"]) == (["sample-0", "sample-1", "sample-2"], [])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LateProcess(Processes):
+    """Rank 1, which looks when rank 0 has made some of what it found missing."""
+
+    found: list[range]  # by rank 0
+
+    def from_main(self, value: Any) -> Any:
+        return self.found
+
+
+def test_processes_share_what_the_first_found_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(state_cache, "RowCache", partial(RowCache, rows_per_shard=2))
+    task, rows = stage_two(*talking_model()), examples(4)
+    cached(task, rows, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    (folder / "rows-00001.json").unlink()
+    late = LateProcess(rank=1, world=2, device=torch.device("cpu"), found=[range(2), range(2, 4)])
+    monkeypatch.setattr(state_cache, "set_up", lambda _: late)
+    monkeypatch.setattr(state_cache, "_POLL_S", -1)  # to wait for rank 0 would raise
+    cached(task, rows, tmp_path)
+    assert (folder / "rows-00001.json").exists()
 
 
 def test_cached_features_give_the_loss_of_uncached(tmp_path):
