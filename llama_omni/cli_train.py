@@ -1,7 +1,8 @@
 """`llama-omni train`: the two stages by a recipe, and what they begin with."""
 
+import gc
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,13 +84,13 @@ def _recipe_command(name: str) -> Any:
 
             if stage not in STAGES:
                 raise ConfigError(f"--stage must be {', '.join(STAGES)}, got {stage!r}")
-            if (model is None) == (llm is None) or (llm is None) != (encoder is None):
-                raise ConfigError("give either --model, or both --llm and --encoder")
+            given = _Given(model=model, llm=llm, encoder=encoder, vocoder=vocoder)
+            given = _checked(given, stage, output)
             recipe = override(find_recipe(name), settings or [])
-            recipe = override(recipe, [f"stage1.device={device}", f"stage2.device={device}"])
+            if device != "auto":
+                recipe = override(recipe, [f"stage1.device={device}", f"stage2.device={device}"])
             prepare(threads)
-            begin = _start(recipe, model, llm, encoder, vocoder)
-            _stages(recipe, begin, data, output, stage)
+            _stages(recipe, given, data, output, stage)
 
     command.__doc__ = f"Train both stages as recipe {name} says, or one of them."
     return command
@@ -99,30 +100,68 @@ for _name in ("tiny", "1b", "8b"):
     train_app.command(_name)(_recipe_command(_name))
 
 
-def _stages(recipe: "TrainRecipe", begin: "Start", data: Path, output: Path, stage: str) -> None:
-    from llama_omni.checkpoint.native import load_model
-    from llama_omni.train.processes import is_main
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Given:
+    """Where what a stage begins with lies: a model, or both of its parts."""
+
+    model: Path | None
+    llm: str | None = None
+    encoder: Path | None = None
+    vocoder: Path | None = None
+
+
+def _checked(given: _Given, stage: str, output: Path) -> _Given:
+    """Return what the first stage of a command begins with: stage 2 goes on with stage 1.
+
+    Raises:
+        ConfigError: too little was given, too much, or parts for a stage that needs a whole.
+    """
+    if stage == "2" and _is_done(output / "stage1"):
+        return _Given(model=_product(output / "stage1"), vocoder=given.vocoder)
+    missing = (given.llm, given.encoder).count(None)
+    if stage == "2" and missing < 2:
+        raise ConfigError(
+            f"--stage 2 must begin with a model after stage 1, got --llm or --encoder; {output} "
+            "holds no finished stage 1: run --stage 1 into it first, or give --model"
+        )
+    if missing != (0 if given.model is None else 2):
+        raise ConfigError("give either --model, or both --llm and --encoder")
+    return given
+
+
+def _stages(recipe: "TrainRecipe", given: _Given, data: Path, output: Path, stage: str) -> None:
+    """Run the stages; each loads its own model, so that none lies in memory during the other."""
     from llama_omni.train.stages import held_out_splits, train_stage_one, train_stage_two
 
     splits = recipe.held_out or held_out_splits(data)
-    if stage in ("1", "both"):
-        place = output / "stage1"
-        result = train_stage_one(begin, data, recipe.stage1, place, held_out=splits)
+    if stage == "2":
+        _say(f"stage 2 begins with {given.model}")
+    for number, run, settings in (
+        ("1", train_stage_one, recipe.stage1),
+        ("2", train_stage_two, recipe.stage2),
+    ):
+        if stage not in (number, "both"):
+            continue
+        place = output / f"stage{number}"
+        result = run(_start(recipe, given), data, settings, place, held_out=splits)
         if not result.done:
-            note(f"stopped at step {result.step}; the same command goes on")
+            _say(f"stopped at step {result.step}; the same command goes on")
             return
-        if is_main():
-            note(f"stage 1 is done: {_product(place)}")
-        if stage == "both":
-            begin = begin.of(load_model(_product(place)))
-    if stage in ("2", "both"):
-        place = output / "stage2"
-        result = train_stage_two(begin, data, recipe.stage2, place, held_out=splits)
-        if is_main():
-            what = f"stage 2 is done: {_product(place)}" if result.done else (
-                f"stopped at step {result.step}; the same command goes on"
-            )  # fmt: skip
-            note(what)
+        _say(f"stage {number} is done: {_product(place)}")
+        given = _Given(model=_product(place), vocoder=given.vocoder)
+        gc.collect()  # a trained model can be part of a cycle
+
+
+def _say(message: str) -> None:
+    """Say something on rank 0."""
+    from llama_omni.train.processes import is_main
+
+    if is_main():
+        note(message)
+
+
+def _is_done(run: Path) -> bool:
+    return (run / "done.json").is_file()
 
 
 def _product(run: Path) -> Path:
@@ -130,24 +169,19 @@ def _product(run: Path) -> Path:
     return run / "best" if (run / "best").is_dir() else run / "final"
 
 
-def _start(
-    recipe: "TrainRecipe",
-    model: Path | None,
-    llm: str | None,
-    encoder: Path | None,
-    vocoder: Path | None,
-) -> "Start":
+def _start(recipe: "TrainRecipe", given: _Given) -> "Start":
     from llama_omni.checkpoint.native import load_model, load_vocoder
     from llama_omni.model.presets import preset
     from llama_omni.model.tokenizer import load_tokenizer
     from llama_omni.train.assemble import assemble
     from llama_omni.train.stages import Start
 
+    model, vocoder = given.model, given.vocoder
     if vocoder is None and model is not None and (model / "vocoder").is_dir():
         vocoder = model / "vocoder"
-    if llm is not None and encoder is not None:
+    if given.llm is not None and given.encoder is not None:
         omni, tokenizer = assemble(
-            preset(recipe.preset), llm=llm, encoder=encoder, seed=recipe.seed
+            preset(recipe.preset), llm=given.llm, encoder=given.encoder, seed=recipe.seed
         )
     else:
         assert model is not None

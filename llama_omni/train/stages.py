@@ -31,10 +31,6 @@ class Start:
     vocoder_folder: Path | None = None  # taken over instead
     recipe: Mapping[str, Any] = field(default_factory=dict)  # is saved with the product
 
-    def of(self, model: OmniModel) -> "Start":
-        """Return the same with another model: the next stage's."""
-        return replace(self, model=model)
-
 
 def held_out_splits(data: Path) -> tuple[str, ...]:
     """Return the splits of a data set that nothing is trained on; "words" is an encoder's."""

@@ -1,15 +1,18 @@
 """The command, from a data set and two parts of a model to a folder that answers."""
 
 import json
+import weakref
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
 import llama_omni
+from llama_omni.checkpoint.native import load_model
 from llama_omni.cli_train import train_app
 from llama_omni.data.flac import encode_flac
 from llama_omni.data.schema import HistoryRow, Row, Sound
@@ -18,6 +21,7 @@ from llama_omni.model.encoder import SpeechEncoder
 from llama_omni.model.presets import preset
 from llama_omni.model.tokenizer import random_tokenizer
 from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
+from llama_omni.train import stages
 
 
 def row(number: int, split: str) -> Row:
@@ -87,6 +91,38 @@ def test_recipe_trains_both_stages_into_a_model_that_answers(parts, tmp_path):
     assert again.exit_code == 0, again.output
 
 
+def test_stage_two_alone_goes_on_with_the_stage_one_of_its_folder(parts, tmp_path):
+    given = ["--data", parts / "data", "--llm", parts / "llm", "--encoder", parts / "encoder"]
+    given += ["-o", tmp_path / "run", *QUICK]
+    assert call("tiny", *given, "--stage", "1").exit_code == 0
+    result = call("tiny", *given, "--stage", "2")
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
+    assert f"stage 2 begins with {tmp_path / 'run/stage1/best'}" in result.output
+    before, after = (load_model(tmp_path / "run" / s / "best") for s in ("stage1", "stage2"))
+    for name in ("adapter", "llm"):
+        states = [getattr(model, name).state_dict() for model in (before, after)]
+        assert_close(states[1], states[0])
+
+
+def test_model_of_stage_one_is_gone_when_stage_two_begins(parts, tmp_path, monkeypatch):
+    seen: list[weakref.ref] = []
+
+    def watched(run):
+        def train(start, *arguments, **options):
+            assert not any(model() for model in seen)
+            seen.append(weakref.ref(start.model))
+            return run(start, *arguments, **options)
+
+        return train
+
+    for name in ("train_stage_one", "train_stage_two"):
+        monkeypatch.setattr(stages, name, watched(getattr(stages, name)))
+    given = ["--data", parts / "data", "--llm", parts / "llm", "--encoder", parts / "encoder"]
+    result = call("tiny", *given, "-o", tmp_path / "run", *QUICK)
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -96,6 +132,7 @@ def test_recipe_trains_both_stages_into_a_model_that_answers(parts, tmp_path):
         (["--encoder", "nowhere.pt"], "nowhere.pt"),
         (["--data", "nowhere"], "nowhere must hold a data set"),
         (["--model", "m"], "give either --model, or both --llm and --encoder"),
+        (["--stage", "2"], "--stage 2 must begin with a model after stage 1, got --llm"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(parts, tmp_path, change, message):
