@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import typer
 
 from llama_omni.errors import LlamaOmniError
+from llama_omni.train.writing import writing
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes
 
@@ -19,7 +20,8 @@ REFUSED, INTERRUPTED = 2, 130  # exit codes
 def one_line_errors(debug: bool) -> Iterator[None]:
     """End the command with one line and an exit code where something was refused."""
     try:
-        yield
+        with writing("the output"):
+            yield
     except LlamaOmniError as error:
         if debug:
             traceback.print_exception(error)

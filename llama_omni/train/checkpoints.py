@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from llama_omni.errors import OutputError, TrainingError
@@ -65,11 +66,11 @@ class Checkpoints:
         target = self._folder / f"step-{step:08d}"
         partial = self._folder / f".step-{step:08d}.partial"
         processes = self._processes
-        if processes.is_main:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-        processes.wait()
         try:
+            if processes.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+            processes.wait()
             own = f"-{processes.rank}" if sharded else ""
             if sharded or processes.is_main:
                 torch.save(dict(weights), partial / f"weights{own}.pt")
@@ -90,8 +91,13 @@ class Checkpoints:
         return target
 
     def load(self, path: Path, *, sharded: bool = False) -> dict[str, Any]:
-        """Return `weights`, `optimizer` and `state`, and put this process's random state back."""
+        """Return `weights`, `optimizer` and `state`, and put this process's random state back.
+
+        Raises:
+            TrainingError: it is sharded over another number of processes, or cannot be read.
+        """
         processes = self._processes
+        _check_parts(path, processes.world if sharded else 0)
         own = f"-{processes.rank}" if sharded else ""
         try:
             loaded = {
@@ -123,7 +129,10 @@ class Checkpoints:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a hash of the weights that do not learn: names, shapes and some values of each."""
+    """Return a hash of the weights that do not learn: names, shapes and some values of each.
+
+    Take it while they are whole: of sharded ones each process sees a part, and hashes that.
+    """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         if not parameter.requires_grad:
@@ -135,20 +144,38 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def write_folder(target: Path, fill: Any) -> None:
-    """Let `fill(folder)` make a folder that replaces `target` at once."""
+    """Let `fill(folder)` make a folder that replaces `target` at once.
+
+    Raises:
+        OutputError: it cannot be written; the one before stays.
+    """
     partial, before = (target.with_name(f".{target.name}.{end}") for end in ("partial", "before"))
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         fill(partial)
         shutil.rmtree(before, ignore_errors=True)
         if target.exists():
             target.rename(before)
         partial.rename(target)
         shutil.rmtree(before, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise OutputError(f"{target} must be writable, got: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{target} must be writable, got: {reason}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # there only where it failed
+
+
+def _check_parts(path: Path, parts: int) -> None:
+    """Refuse a checkpoint of so many sharded parts (0: a whole one) where others are wanted."""
+    found = len(list(path.glob("weights-*.pt")))
+    if found != parts:
+        how = [
+            f"sharding=fsdp over {n} processes" if n else "whole weights" for n in (found, parts)
+        ]
+        raise TrainingError(
+            f"{path} must go on with {how[0]}, as it was written, got a run with {how[1]}"
+        )
 
 
 def _complete(partial: Path, target: Path) -> None:

@@ -36,6 +36,10 @@ class Processes:
             distributed.all_reduce(values)
         return values
 
+    def any(self, flag: bool) -> bool:
+        """Whether something is so in any process."""
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)))
+
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in the order of ranks."""
         if self.world == 1:
@@ -87,29 +91,43 @@ def set_up(device: str) -> Processes:
     """Join the run that `torchrun` or `accelerate launch` started, or be the only process.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or it is one and the processes are several.
         MissingExtraError: several processes without accelerate.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    cuda = torch.cuda.is_available() and device in ("auto", "cuda")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r} must exist, found no CUDA device")
+    place = _find_device(device)
     if world == 1:
-        try:
-            place = torch.device("cuda" if cuda else "cpu" if device == "auto" else device)
-        except RuntimeError as error:
-            raise ConfigError(f"device must be auto, cpu or cuda[:N], got {device!r}") from error
         return Processes(rank=0, world=1, device=place)
+    if place.type not in ("cpu", "cuda") or place.index is not None:
+        raise ConfigError(
+            f"device must be auto, cpu or cuda for {world} processes, got {device!r}; with cuda "
+            "each process takes one of its own"
+        )
     try:
         from accelerate import PartialState
     except ImportError as error:
         raise MissingExtraError("accelerate", "train", "training in several processes") from error
-    state = PartialState(cpu=not cuda)  # starts torch.distributed: NCCL, or gloo without CUDA
+    # Starts torch.distributed: NCCL, or gloo without CUDA.
+    state = PartialState(cpu=place.type == "cpu")
     return Processes(
         rank=state.process_index,
         world=state.num_processes,
         device=state.device or torch.device("cpu"),
     )
+
+
+def _find_device(name: str) -> torch.device:
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if found else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be auto, cpu or cuda[:N], got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= found:
+        there = ", ".join(f"cuda:{number}" for number in range(found)) or "no CUDA device"
+        raise ConfigError(f"device {name!r} must exist, found {there}")
+    return device
 
 
 def is_main() -> bool:

@@ -20,14 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from llama_omni.errors import OutputError, TrainingError
+from llama_omni.errors import TrainingError
 from llama_omni.train.checkpoints import Checkpoints, fingerprint, write_folder
 from llama_omni.train.learner import Learner
 from llama_omni.train.processes import set_up, to_device
+from llama_omni.train.run_folder import read_settings, settle
 from llama_omni.train.sampler import Batches, Keys, StepPlan, seeded
-from llama_omni.train.settings import FREE_TO_CHANGE, TrainSettings
+from llama_omni.train.settings import FREE_TO_CHANGE, TrainSettings, greater_is_better
 from llama_omni.train.task import Task
 from llama_omni.train.tracking import Tracking
+from llama_omni.train.writing import replace_text, writing
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +70,13 @@ def train(
         resume: False refuses a folder in which a run has begun.
 
     Raises:
-        TrainingError: the loss is no number (names the samples), or the folder holds another run.
+        TrainingError: the loss is no number (names the samples), the folder holds another run, or
+            an evaluation does not give `settings.metric`.
         OutputError: something cannot be written; the last checkpoint stays.
     """
-    return _Run(task, dataset, lengths, settings, Path(output), resume).go()
+    output = Path(output)
+    with writing(output):
+        return _Run(task, dataset, lengths, settings, output, resume).go()
 
 
 class _Run:
@@ -92,6 +97,7 @@ class _Run:
             lengths, rows_per_step=rows, bucket=settings.bucket, seed=settings.seed
         )
         self._settle(rows, len(lengths), resume)
+        self.frozen = fingerprint(task.model)  # before they are sharded: then each sees its part
         self.learner = Learner(task, settings, self.processes)
         self.checkpoints = Checkpoints(
             output / "checkpoints", keep=settings.keep, processes=self.processes
@@ -114,36 +120,38 @@ class _Run:
 
     def _settle(self, rows: int, num_rows: int, resume: bool) -> None:
         """Refuse a folder of another run; note this run's settings."""
-        chosen = {k: v for k, v in asdict(self.settings).items() if k not in FREE_TO_CHANGE}
-        chosen |= {"rows_per_step": rows, "steps": self.max_steps, "data_rows": num_rows}
-        chosen = json.loads(json.dumps(chosen))  # as the file has it: tuples are lists
-        path = self.output / "settings.json"
-        if path.exists():
-            before = json.loads(path.read_text())
-            other = [k for k in chosen if before.get(k, chosen[k]) != chosen[k]]
-            if not resume or other:
-                how = f"{other[0]}={before[other[0]]}" if other else "settings.json"
-                now = f" for {chosen[other[0]]}" if other else ""
-                raise TrainingError(
-                    f"{self.output} must be a new folder, got a run with {how}{now}; "
-                    "choose another folder, or the same settings to go on with it"
-                )
-        self.processes.wait()
-        if self.processes.is_main:
-            try:
-                self.output.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(asdict(self.settings) | chosen, indent=1) + "\n")
-            except OSError as error:
-                raise OutputError(f"{path} must be writable, got: {error.strerror}") from error
+        settings, before = self.settings, read_settings(self.output)
+        self.greater = settings.greater_is_better
+        if self.greater is None and before.get("metric") == settings.metric:
+            self.greater = before.get("greater_is_better")  # as the run began
+        if self.greater is None:
+            self.greater = greater_is_better(settings.metric)
+        values = asdict(settings) | {"greater_is_better": self.greater}
+        fixed = {name: value for name, value in values.items() if name not in FREE_TO_CHANGE}
+        fixed |= {"rows_per_step": rows, "steps": self.max_steps, "data_rows": num_rows}
+        # A metric that no evaluation gives is found out at the first: it may be put right.
+        free = () if (self.output / "best").exists() else ("metric", "greater_is_better")
+        settle(
+            self.output,
+            before=before,
+            fixed=fixed,
+            noted=values,
+            processes=self.processes,
+            resume=resume,
+            free=free,
+        )
 
     def _restore(self, path: Path) -> None:
         loaded = self.checkpoints.load(path, sharded=self.learner.sharded)
         state = loaded["state"]
-        if state["frozen"] != fingerprint(self.task.model):
+        if state["frozen"] != self.frozen:
             raise TrainingError(f"{path} must go with other frozen weights than the model's")
         self.learner.restore(loaded["weights"], loaded["optimizer"])
-        self.step, self.best, self.metrics = state["step"], state["best"], state["metrics"]
-        self.sums, self.seconds = state["sums"], state["seconds"]
+        self.step, self.metrics, self.seconds = state["step"], state["metrics"], state["seconds"]
+        if self.processes.from_main((self.output / "best").exists()):
+            self.best = state["best"]
+        if self.processes.is_main:  # they are of all processes, and will be added up again
+            self.sums = state["sums"]
         logger.info("training goes on step=%d path=%s", self.step, path)
 
     def go(self) -> TrainResult:
@@ -171,6 +179,7 @@ class _Run:
                 accumulation=settings.accumulation,
                 rank=processes.rank,
                 processes=processes.world,
+                seed=settings.seed,
             ),
             workers=settings.workers,
             pin_memory=processes.device.type == "cuda",
@@ -199,7 +208,7 @@ class _Run:
             with self._autocast():
                 result = self.learner.root("loss", to_device(batch, processes.device), normaliser)
             losses.append(float(result.loss.detach()))
-            if not math.isfinite(losses[-1]):
+            if self._is_broken(losses[-1]):
                 break  # the parameters stay as they are
             self.learner.backward(result.loss)
             for name, value in result.numbers.items():
@@ -219,6 +228,11 @@ class _Run:
         self.learner.step(rate)
         stop = "signal" if signalled else "time" if late else ""
         return {"loss": loss, "lr": rate, "grad_norm": norm, "stop": stop}
+
+    def _is_broken(self, loss: float) -> bool:
+        """Whether to leave out a batch's backward pass: where parameters are sharded, all do."""
+        broken = not math.isfinite(loss)
+        return self.processes.any(broken) if self.learner.sharded else broken
 
     def _wishes(self) -> tuple[float, float]:
         """Whether this process was told to stop, and whether its time is over."""
@@ -250,16 +264,21 @@ class _Run:
         self.tracking.advance(self.step)
         if not force and self.step % self.settings.log_every:
             return
-        sums: dict[str, list[float]] = {}
-        for part in self.processes.gather(self.sums):
-            for name, (value, weight) in part.items():
-                entry = sums.setdefault(name, [0.0, 0.0])
-                entry[0], entry[1] = entry[0] + value, entry[1] + weight
+        sums = self._gathered()
         self.sums = {}
         means = {name: value / weight for name, (value, weight) in sums.items()}
         seconds = round(self.seconds + time.monotonic() - self._started, 3)
         line = {"loss": means.pop("loss"), "lr": numbers["lr"], **means, "seconds": seconds}
         self.tracking.write(self.step, line)
+
+    def _gathered(self) -> dict[str, list[float]]:
+        """Return the sums of all processes together."""
+        sums: dict[str, list[float]] = {}
+        for part in self.processes.gather(self.sums):
+            for name, (value, weight) in part.items():
+                entry = sums.setdefault(name, [0.0, 0.0])
+                entry[0], entry[1] = entry[0] + value, entry[1] + weight
+        return sums
 
     def _evaluate(self) -> None:
         settings = self.settings
@@ -270,13 +289,27 @@ class _Run:
         self.metrics = self.processes.from_main(numbers)
         if self.metrics:
             self.tracking.write(self.step, {f"eval_{k}": v for k, v in self.metrics.items()})
-        value = self.metrics.get(settings.metric)
-        if value is not None and math.isfinite(value):
-            sign = 1 if settings.greater_is_better else -1
-            if self.best is None or sign * value > sign * self.best:
-                self.best = value
-                self._write_product("best")
+            self._keep_best()
         self.learner.train_mode()
+
+    def _keep_best(self) -> None:
+        """Write the product if it is the best so far.
+
+        Raises:
+            TrainingError: the evaluation does not give the metric.
+        """
+        name, sign = self.settings.metric, 1 if self.greater else -1
+        if name not in self.metrics:
+            known = ", ".join(k for k in self.metrics if "/" not in k) or ", ".join(self.metrics)
+            raise TrainingError(
+                f"metric must be a number that the evaluation gives, got {name!r}; it gives {known}"
+            )
+        value = self.metrics[name]
+        if not math.isfinite(value):
+            logger.warning("evaluation is no number and not kept as best %s=%s", name, value)
+        elif self.best is None or sign * value > sign * self.best:
+            self.best = value
+            self._write_product("best")
 
     def _write_product(self, name: str) -> None:
         if self.learner.sharded and not self.processes.is_main:
@@ -293,9 +326,9 @@ class _Run:
                 "step": self.step,
                 "best": self.best,
                 "metrics": self.metrics,
-                "sums": self.sums,
+                "sums": self._gathered(),
                 "seconds": self.seconds + time.monotonic() - self._started,
-                "frozen": fingerprint(self.task.model),
+                "frozen": self.frozen,
                 "settings": asdict(self.settings),
             },
         )
@@ -308,7 +341,7 @@ class _Run:
             self._write_product("final")
         if self.processes.is_main:
             values = {"step": self.step, "metrics": self.metrics, "best": self.best}
-            done.write_text(json.dumps(values, indent=1) + "\n")
+            replace_text(done, json.dumps(values, indent=1) + "\n")
         self.processes.wait()
 
     @contextmanager

@@ -95,13 +95,17 @@ class Batches(Dataset):
 
 
 class Keys(Sequence[tuple[int, int]]):
-    """The keys of one process from a step on, without a list of millions."""
+    """The keys of one process from a step on, without a list of millions.
+
+    Parts are sorted by length. Those of one turn go to processes in a random order, else rank 0
+    would have the shortest rows of each step and the last rank the longest.
+    """
 
     def __init__(
-        self, first: int, last: int, *, accumulation: int, rank: int, processes: int
+        self, first: int, last: int, *, accumulation: int, rank: int, processes: int, seed: int
     ) -> None:
         self._first, self._last, self._accumulation = first, last, accumulation
-        self._rank, self._processes = rank, processes
+        self._rank, self._processes, self._seed = rank, processes, seed
 
     def __len__(self) -> int:
         return (self._last - self._first) * self._accumulation
@@ -110,7 +114,9 @@ class Keys(Sequence[tuple[int, int]]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         step, turn = divmod(index, self._accumulation)
-        return self._first + step, turn * self._processes + self._rank
+        step += self._first
+        order = np.random.default_rng((self._seed, 2, step, turn)).permutation(self._processes)
+        return step, turn * self._processes + int(order[self._rank])
 
 
 @contextmanager

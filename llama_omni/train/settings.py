@@ -1,6 +1,7 @@
 """How a training run is made, whatever it learns."""
 
 import math
+import re
 from dataclasses import dataclass, fields
 
 from llama_omni.errors import ConfigError
@@ -34,7 +35,7 @@ class TrainSettings:
     keep: int = 2  # newest checkpoints; the best product is kept apart
     workers: int = 0  # loader processes; 0: load between steps
     metric: str = "loss"  # of `evaluate`, which decides what is best
-    greater_is_better: bool = False
+    greater_is_better: bool | None = None  # of the metric; None: told by its name
     device: str = "auto"  # CUDA if there is one, "cpu", "cuda", "cuda:1"
     stop_after_s: float = 0.0  # save and return after so many seconds of this call; 0: never
     tensorboard: bool = True  # where it is installed
@@ -89,7 +90,25 @@ FREE_TO_CHANGE = {
     "log_every", "keep", "workers", "device", "stop_after_s", "tensorboard", "wandb_project",
     "held_out_batch", "samples", "collapse_warn", "collapse_stop", "state_cache", "feature_cache",
 }  # fmt: skip
+_GREATER = {"accuracy", "exact", "recall", "precision", "f1", "bleu", "score"}
+_LESS = {"loss", "error", "wer", "cer", "perplexity", "distance", "divergence"}
 FIELDS = tuple(item.name for item in fields(TrainSettings))
+
+
+def greater_is_better(metric: str) -> bool:
+    """Return which way a metric is better, by the words of its name.
+
+    Raises:
+        ConfigError: it does not tell.
+    """
+    words = set(re.split(r"[\W_]", metric.lower()))
+    better, worse = bool(words & _GREATER), bool(words & _LESS)
+    if better == worse:
+        raise ConfigError(
+            f"metric must have a name that tells which way is better, or greater_is_better must be "
+            f"true or false, got {metric!r} and none"
+        )
+    return better
 
 
 def _at_least(settings: TrainSettings, name: str, least: int) -> None:

@@ -3,6 +3,7 @@
 On rank 0; on others it is silent.
 """
 
+import hashlib
 import json
 import logging
 import sys
@@ -125,7 +126,9 @@ def _wandb(project: str, output: Path, step: int) -> Any:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtraError("wandb", "train", "wandb_project") from error
+    place = output.resolve()  # folders of stages are called alike: their place tells them apart
+    digest = hashlib.sha256(str(place).encode()).hexdigest()[:12]
     return wandb.init(
-        project=project, name=output.name, dir=str(output), id=output.name,
-        resume="allow" if step else None,
+        project=project, name=f"{place.parent.name}/{place.name}", dir=str(output),
+        id=f"{place.name}-{digest}", resume="allow" if step else None,
     )  # fmt: skip

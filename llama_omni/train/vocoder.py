@@ -17,15 +17,17 @@ import torch
 from torch import Tensor
 
 from llama_omni.audio import SAMPLE_RATE, save
-from llama_omni.checkpoint.native import quiet_transformers
+from llama_omni.checkpoint.native import load_vocoder, quiet_transformers
 from llama_omni.errors import ConfigError, TrainingError
 from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 from llama_omni.train.checkpoints import Checkpoints, write_folder
 from llama_omni.train.processes import set_up
+from llama_omni.train.run_folder import read_settings, settle
 from llama_omni.train.tracking import Tracking
 from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments, Spoken
 from llama_omni.train.vocoder_settings import FREE_TO_CHANGE, VocoderSettings
 from llama_omni.train.vocoder_step import VocoderStep
+from llama_omni.train.writing import replace_text, writing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +61,8 @@ def train_vocoder(
         resume: go on exactly from the newest whole checkpoint; False refuses a folder in use.
 
     Raises:
-        ConfigError: the configuration cannot be trained on this data.
+        ConfigError: the configuration cannot be trained on this data, or is not that of `start`.
+        CheckpointError: `start` holds no whole vocoder.
         InputError: the data set has no answers with units.
         TargetError: an answer's units do not fit the vocoder or its sound; names it.
         TrainingError: a loss is no number (names step and answers), or the folder is another run's.
@@ -69,7 +72,9 @@ def train_vocoder(
         raise ConfigError(
             f"vocoder.sample_rate must be {SAMPLE_RATE}, the data set's, got {config.sample_rate}"
         )
-    return _Run(Path(folder), settings, Path(output), config, start, resume).go()
+    output = Path(output)
+    with writing(output):
+        return _Run(Path(folder), settings, output, config, start, resume).go()
 
 
 class _Run:
@@ -88,8 +93,7 @@ class _Run:
         torch.manual_seed(settings.seed)
         self.vocoder = UnitVocoder(config) if start is None else _begin_with(start, config)
         self.vocoder.to(self.processes.device)  # pyright: ignore[reportArgumentType]
-        described = {f"vocoder.{name}": value for name, value in _fields(config).items()}
-        self._settle(asdict(settings) | described | {"start": str(start)}, resume)
+        self._settle(config, start, resume)
         self.segments = self._segments(folder)
         self.frames = round(settings.segment_s * config.sample_rate / self.vocoder.hop)
         self.learn = VocoderStep(self.vocoder, settings, self.processes)
@@ -112,25 +116,25 @@ class _Run:
             silent=not self.processes.is_main,
         )
 
-    def _settle(self, chosen: dict[str, object], resume: bool) -> None:
+    def _settle(self, config: VocoderConfig, start: Path | None, resume: bool) -> None:
         """Refuse a folder of another run; note this run's settings."""
-        path = self.output / "settings.json"
-        chosen = json.loads(json.dumps(chosen))
-        if path.exists():
-            before = json.loads(path.read_text())
-            fixed = [name for name in chosen if name not in FREE_TO_CHANGE]
-            other = [name for name in fixed if before.get(name, chosen[name]) != chosen[name]]
-            if not resume or other:
-                found = f"{other[0]}={before.get(other[0])}" if other else "settings.json"
-                now = f" for {chosen[other[0]]}" if other else ""
-                raise TrainingError(
-                    f"{self.output} must be a new folder, got a run with {found}{now}; choose "
-                    "another folder, or the same settings to go on with it"
-                )
-        self.processes.wait()
-        if self.processes.is_main:
-            self.output.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(chosen, indent=1) + "\n")
+        settings, before = self.settings, read_settings(self.output)
+        if before.get("start", "None") != "None":  # as given, in a folder of an older version
+            before["start"] = str(Path(before["start"]).resolve())
+        values = asdict(settings)
+        fixed = {name: value for name, value in values.items() if name not in FREE_TO_CHANGE}
+        fixed |= {f"vocoder.{name}": value for name, value in _fields(config).items()}
+        fixed["start"] = str(start if start is None else Path(start).resolve())
+        rows = settings.batch_size * settings.accumulation * self.processes.world
+        fixed["rows_per_step"] = rows
+        settle(
+            self.output,
+            before=before,
+            fixed=fixed,
+            noted=values,
+            processes=self.processes,
+            resume=resume,
+        )
 
     def _segments(self, folder: Path) -> SpeechSegments:
         """Unpack the sound on rank 0, then map it into memory everywhere."""
@@ -264,13 +268,12 @@ class _Run:
         if self.processes.is_main:
             self._write_product("final")
             done = {"step": self.step, "metrics": self.metrics, "best": self.best}
-            (self.output / "done.json").write_text(json.dumps(done, indent=1) + "\n")
+            replace_text(self.output / "done.json", json.dumps(done, indent=1) + "\n")
         self.processes.wait()
 
 
 def _begin_with(start: Path, config: VocoderConfig) -> UnitVocoder:
-    with quiet_transformers():
-        vocoder = UnitVocoder.from_pretrained(start, dtype=torch.float32)
+    vocoder = load_vocoder(start, dtype=torch.float32)
     now = _fields(config)
     for name, value in _fields(vocoder.config).items():
         if value != now[name]:

@@ -46,9 +46,17 @@ class Rows:
 class Line:
     """Each row holds as many targets as numbers, so counts differ between batches."""
 
-    def __init__(self, *, dropout: float = 0.1, noise: float = 0.1, poison: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        dropout: float = 0.1,
+        noise: float = 0.1,
+        poison: str = "",  # id of a row whose loss is no number
+        frozen: bool = False,  # the first matrix, beside a bias that learns: FSDP shards both
+    ) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(3, 16), nn.Dropout(dropout), nn.Linear(16, 1))
+        self.model[0].weight.requires_grad_(not frozen)
         self.noise, self.poison = noise, poison
 
     def collate(self, items):

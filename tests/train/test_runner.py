@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from llama_omni.errors import TrainingError
+from llama_omni.errors import ConfigError, OutputError, TrainingError
 from llama_omni.train.runner import train
 from tests.train.runs import Line, Rows, lines, settings
 
@@ -102,6 +103,90 @@ def test_other_settings_are_refused(tmp_path):
         run(tmp_path, max_steps=13)
 
 
+def test_settings_are_written_once_and_whole(tmp_path):
+    run(tmp_path, stop_after_s=1e-9)
+    path = tmp_path / "settings.json"
+    before = path.stat().st_mtime_ns, path.read_text()
+    run(tmp_path, stop_after_s=1e-9, workers=0, save_every=3)
+    assert (path.stat().st_mtime_ns, path.read_text()) == before
+    path.write_text("")
+    with pytest.raises(TrainingError, match=r"settings.json must hold .* delete this file, and"):
+        run(tmp_path)
+    path.unlink()
+    _, result = run(tmp_path)
+    assert result.done
+    assert json.loads(path.read_text())["greater_is_better"] is False
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_run_of_an_older_version_keeps_what_it_called_better(tmp_path, noted):
+    """Its settings.json says true or false, and lacks what came later."""
+    run(tmp_path, stop_after_s=1e-9)
+    path = tmp_path / "settings.json"
+    values = json.loads(path.read_text()) | {"greater_is_better": noted}
+    del values["sharding"]
+    path.write_text(json.dumps(values))
+    _, result = run(tmp_path)
+    found = [row["eval_loss"] for row in lines(tmp_path) if "eval_loss" in row]
+    assert result.best == (max if noted else min)(found)
+
+
+class Judged(Line):
+    """Gives other numbers than a loss."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def evaluate(self, step):
+        return self.values[step]
+
+
+def test_accuracy_is_best_where_it_is_greatest(tmp_path):
+    task = Judged({6: {"accuracy": 0.5}, 12: {"accuracy": 0.25}})
+    assert run(tmp_path, task, metric="accuracy")[1].best == 0.5
+
+
+def test_evaluation_that_is_no_number_is_never_the_best(tmp_path):
+    task = Judged({6: {"loss": float("nan")}, 12: {"loss": 3.0}})
+    assert run(tmp_path, task)[1].best == 3.0
+
+
+def test_metric_that_no_evaluation_gives_is_refused_and_can_be_put_right(tmp_path):
+    values = {"exact": 0.5, "loss": 1.0, "exact/sums": 0.1}
+    task = Judged({6: values, 12: values})
+    with pytest.raises(TrainingError, match=r"gives, got 'exakt'; it gives exact, loss$"):
+        run(tmp_path, task, metric="exakt", greater_is_better=True)
+    assert run(tmp_path, task, metric="exact")[1].best == 0.5
+    assert json.loads((tmp_path / "settings.json").read_text())["metric"] == "exact"
+    with pytest.raises(TrainingError, match="got a run with metric=exact for loss"):
+        run(tmp_path, task, metric="loss")
+
+
+def test_metric_that_does_not_tell_what_is_better_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"greater_is_better must be .* got 'speed'"):
+        run(tmp_path, metric="speed")
+    assert not tmp_path.joinpath("settings.json").exists()
+
+
+class Full(Line):
+    """Its disk has no room for samples."""
+
+    def evaluate(self, step):
+        with open("/dev/full", "w") as stream:
+            stream.write("a reply")
+        return super().evaluate(step)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_full_disk_is_one_error_and_the_run_goes_on_afterwards(tmp_path):
+    with pytest.raises(OutputError, match="cut must be writable, got: No space left on device"):
+        run(tmp_path / "cut", Full())
+    run(tmp_path / "cut")
+    run(tmp_path / "whole")
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
 def test_other_frozen_weights_are_refused(tmp_path):
     task = Line()
     task.model[0].requires_grad_(False)
@@ -135,11 +220,15 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, {root!r})
 torch.set_num_threads(1)
+from llama_omni.errors import TrainingError
 from llama_omni.train.runner import train
 from tests.train.runs import Line, Rows, settings
 for name, task, changes in {runs}:
     task, rows = Line(**task), Rows()
-    train(task, rows, rows.lengths, settings(**changes), Path(sys.argv[1]) / name)
+    try:
+        train(task, rows, rows.lengths, settings(**changes), Path(sys.argv[1]) / name)
+    except TrainingError as error:
+        print(error)
 """
 PLAIN = {"dropout": 0.0, "noise": 0.0}
 
@@ -164,6 +253,7 @@ def spawn(tmp_path, *runs, processes=1):
 def finish(process):
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
+    return output
 
 
 def test_killed_run_goes_on_with_identical_losses(tmp_path):
@@ -182,19 +272,34 @@ def test_killed_run_goes_on_with_identical_losses(tmp_path):
 def test_two_processes_equal_one(tmp_path):
     one, _ = run(tmp_path / "one", Line(**PLAIN))
     half = {"batch_size": 2}
-    finish(
+    sharded = {**half, "sharding": "fsdp"}
+    brief = {**half, "log_every": 5}  # the sums between lines are of both processes
+    frozen = {**PLAIN, "frozen": True}
+    output = finish(
         spawn(
             tmp_path,
             ("whole", PLAIN, half),
-            ("sharded", PLAIN, {**half, "sharding": "fsdp"}),
-            ("parts", PLAIN, {**half, "sharding": "fsdp", "stop_after_s": 1e-9}),
-            ("parts", PLAIN, {**half, "sharding": "fsdp"}),
+            ("sharded", PLAIN, sharded),
+            ("parts", PLAIN, {**sharded, "stop_after_s": 1e-9}),
+            ("parts", PLAIN, sharded),
+            ("brief", PLAIN, {**brief, "stop_after_s": 1e-9}),
+            ("brief", PLAIN, brief),
+            ("frozen", frozen, {**sharded, "stop_after_s": 1e-9}),
+            ("frozen", frozen, sharded),
+            ("poisoned", {**PLAIN, "poison": "row-7"}, {**sharded, "max_steps": 50}),
             processes=2,
         )
     )
-    for name in ("whole", "sharded", "parts"):
-        for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / name), strict=True):
+    run(tmp_path / "one-brief", Line(**PLAIN), log_every=5)
+    run(tmp_path / "one-frozen", Line(**frozen))
+    for name in ("whole", "sharded", "parts", "brief", "frozen"):
+        like = f"one-{name}" if name in ("brief", "frozen") else "one"
+        for a, b in zip(lines(tmp_path / like), lines(tmp_path / name), strict=True):
             assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    for name in ("whole", "sharded", "parts"):
         weights = torch.load(tmp_path / name / "final/weights.pt", weights_only=True)
         assert_close(weights, one.model.state_dict())
     assert (tmp_path / "sharded/checkpoints/step-00000012/weights-1.pt").exists()
+    assert re.search(r"got nan at step \d+ for samples .*row-7", output)
+    with pytest.raises(TrainingError, match=r"over 2 processes, as it was .* with whole weights"):
+        run(tmp_path / "sharded", sharding="fsdp")

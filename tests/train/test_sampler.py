@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llama_omni.errors import ConfigError
 from llama_omni.train.sampler import Keys, StepPlan
-from llama_omni.train.settings import TrainSettings
+from llama_omni.train.settings import TrainSettings, greater_is_better
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=60)
 
@@ -39,9 +39,28 @@ def test_steps_can_be_asked_for_in_any_order():
     assert forward == backward[::-1]
 
 
+def keys(first, last, *, rank, accumulation=2, processes=2):
+    return list(
+        Keys(first, last, accumulation=accumulation, rank=rank, processes=processes, seed=1)
+    )
+
+
 def test_keys_of_all_processes_are_all_parts_of_each_step():
-    found = [key for rank in (0, 1) for key in Keys(3, 5, accumulation=2, rank=rank, processes=2)]
+    found = [key for rank in (0, 1) for key in keys(3, 5, rank=rank)]
     assert sorted(found) == [(step, part) for step in (3, 4) for part in range(4)]
+
+
+def test_processes_take_short_and_long_parts_in_turn():
+    """Parts are sorted by length; those of one turn are neighbours, so that none waits for long."""
+    counts = Counter(part for _, part in keys(0, 300, rank=0, accumulation=1, processes=3))
+    assert all(70 < counts[part] < 130 for part in range(3))
+    for rank in range(3):
+        found = keys(0, 20, rank=rank, processes=3)
+        assert [part // 3 for _, part in found] == [0, 1] * 20
+
+
+def test_keys_do_not_depend_on_where_a_run_goes_on():
+    assert keys(0, 9, rank=1)[8:] == keys(4, 9, rank=1)
 
 
 def test_data_set_without_rows_is_refused():
@@ -77,3 +96,24 @@ def test_steps_follow_from_epochs():
 def test_impossible_settings_of_a_run_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         TrainSettings(**change)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("loss", False),
+        ("unit_error", False),
+        ("wer_test_seen", False),
+        ("exact", True),
+        ("accuracy_test/addition", True),
+        ("first_token_recall", True),
+    ],
+)
+def test_name_of_a_metric_tells_which_way_is_better(metric, expected):
+    assert greater_is_better(metric) == expected
+
+
+@pytest.mark.parametrize("metric", ["units_per_token", "exactt", "exact_loss"])
+def test_metric_whose_name_does_not_tell_is_refused(metric):
+    with pytest.raises(ConfigError, match=f"greater_is_better must be true or .* got '{metric}'"):
+        greater_is_better(metric)

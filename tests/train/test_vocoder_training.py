@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from llama_omni.errors import ConfigError, TrainingError
+from llama_omni.errors import CheckpointError, ConfigError, TrainingError
 from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 from llama_omni.train import vocoder_losses as losses
 from llama_omni.train.discriminators import Discriminators
@@ -219,6 +219,31 @@ def test_start_takes_over_weights(voice, tmp_path):
     assert_close(after, before, atol=1e-6, rtol=0)
     with pytest.raises(ConfigError, match=r"vocoder.generator must be convnext-istft"):
         train_vocoder(voice, settings, tmp_path / "third", config=HIFIGAN, start=start)
+
+
+def test_start_is_the_same_however_its_place_is_given(voice, tmp_path, monkeypatch):
+    start = tmp_path / "start"
+    UnitVocoder(LIGHT).save_pretrained(start)
+    settings = replace(QUICK, steps=2, stop_after_s=1e-9)
+    train_vocoder(voice, settings, tmp_path / "run", config=LIGHT, start=start)
+    path = tmp_path / "run/settings.json"
+    values = json.loads(path.read_text())
+    assert values["start"] == str(start.resolve())
+    del values["rows_per_step"]  # as an older version wrote it
+    path.write_text(json.dumps(values | {"start": "start"}))
+    monkeypatch.chdir(tmp_path)
+    settings = replace(settings, stop_after_s=0.0)
+    result = train_vocoder(voice, settings, Path("run"), config=LIGHT, start=Path("start"))
+    assert result.done
+    assert json.loads(path.read_text()) == values | {"rows_per_step": 4}
+    with pytest.raises(TrainingError, match=r"got a run with start=.*start for None"):
+        train_vocoder(voice, settings, tmp_path / "run", config=LIGHT)
+
+
+def test_start_without_a_vocoder_is_refused(voice, tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        train_vocoder(voice, QUICK, tmp_path / "run", config=LIGHT, start=tmp_path / "nowhere")
+    assert not (tmp_path / "run").exists()
 
 
 def test_other_sample_rate_is_refused(voice, tmp_path):
