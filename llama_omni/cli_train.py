@@ -136,10 +136,11 @@ def _stages(recipe: "TrainRecipe", given: _Given, data: Path, output: Path, stag
     splits = recipe.held_out or held_out_splits(data)
     if stage == "2":
         _say(f"stage 2 begins with {given.model}")
-    for number, run, settings in (
+    runs: list[tuple[str, Any, Any]] = [
         ("1", train_stage_one, recipe.stage1),
         ("2", train_stage_two, recipe.stage2),
-    ):
+    ]
+    for number, run, settings in runs:
         if stage not in (number, "both"):
             continue
         place = output / f"stage{number}"

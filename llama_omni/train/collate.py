@@ -223,6 +223,19 @@ class Collator:
         ]
         row.mel_lengths = [self._mel_length(len(sound)) for sound in row.sounds]
 
+    def unfit(self, example: Any) -> str:
+        """Say why an example can be neither learnt nor judged; "" if it can."""
+        long: list[str] = []
+        try:
+            row = self.row(example)
+            if reason := self._misfit(row):
+                return reason
+            if self.units and not self.speakable(row.id, row.units, row.num_answer_tokens, long):
+                return f"{len(example.units)} target units are more than its frames"
+        except (InputError, TargetError) as error:
+            return str(error).removeprefix(f"sample {example.id}: ")
+        return ""
+
     def _misfit(self, row: Row) -> str:
         """Say why a model of this configuration cannot read a row; "" if it can."""
         window, limit = 2 * self.config.encoder.max_source_positions, self.config.max_positions

@@ -3,12 +3,14 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from llama_omni.errors import InputError
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.vocoder import UnitVocoder
 from llama_omni.train.collate import Collator
@@ -21,6 +23,7 @@ from llama_omni.train.stage_settings import StageSettings
 logger = logging.getLogger(__name__)
 
 _WARNINGS = 5  # times that rows left out are named in the log; all are counted
+_NAMED = 3  # held-out rows left out whose reasons are given
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +42,11 @@ class HeldOut:
 
 
 class Stage:
-    """What both stages share: rows held out, replies to them, and the finished product."""
+    """What both stages share: rows held out, replies to them, and the finished product.
+
+    Raises:
+        InputError: a held-out row cannot be judged, and `skip_cut` is off or its split is out.
+    """
 
     model: OmniModel
 
@@ -51,13 +58,35 @@ class Stage:
         held_out: HeldOut,
         product: Product,
     ) -> None:
-        self.model, self.collate, self._judge = model, collator, collator
+        self.model, self.collate = model, collator
+        self._judge = replace(collator, features=None)  # held-out rows bring their sound
         self._settings, self._held_out, self._product = settings, held_out, product
         self._rows = {
-            name: [rows[i] for i in range(min(len(rows), settings.held_out_rows))]
+            name: self._judged(name, spread(rows, settings.held_out_rows))
             for name, rows in held_out.splits.items()
         }
         self._warned = 0
+
+    def _judged(self, split: str, rows: list[Any]) -> list[Any]:
+        """Return the held-out rows that every evaluation can judge; report the others."""
+        reasons = {row.id: reason for row in rows if (reason := self._judge.unfit(row))}
+        if not reasons:
+            return rows
+        told = "; ".join(f"sample {name}: {reasons[name]}" for name in list(reasons)[:_NAMED])
+        if not self._settings.skip_cut or len(reasons) == len(rows):
+            raise InputError(
+                f"held-out split {split!r} must hold rows that can be judged, got {len(reasons)} "
+                f"of {len(rows)} that cannot: {told}"
+            )
+        if is_main():
+            logger.warning(
+                "held-out rows left out split=%s rows=%d of=%d; %s",
+                split,
+                len(reasons),
+                len(rows),
+                told,
+            )
+        return [row for row in rows if row.id not in reasons]
 
     def save(self, folder: Path) -> None:
         """Write the model as a native folder."""
@@ -101,3 +130,9 @@ class Stage:
         folder.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / f"step-{step:08d}.jsonl").write_text(text, encoding="utf-8")
+
+
+def spread(rows: Any, count: int) -> list[Any]:
+    """Return at most so many rows, evenly spread: shards are ordered by source and voice."""
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+    return [rows[int(place)] for place in places]

@@ -57,7 +57,6 @@ class StageOne(Stage):
         self._weight, self._teacher = settings.distill_weight, None
         if self._weight:
             self._teacher = Teacher(model, temperature=settings.distill_temperature)
-        self._judge = replace(collator, features=None)  # held-out rows bring their sound
         self.collate = replace(
             collator,
             text_share=settings.text_share,

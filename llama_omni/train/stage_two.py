@@ -17,7 +17,7 @@ from llama_omni.train.processes import is_main, to_device
 from llama_omni.train.product import Product
 from llama_omni.train.reading import answer_tokens, read_batch
 from llama_omni.train.replies import say
-from llama_omni.train.stage import HeldOut, Stage
+from llama_omni.train.stage import HeldOut, Stage, spread
 from llama_omni.train.stage_settings import StageTwoSettings
 from llama_omni.train.state_cache import StateRow
 from llama_omni.train.task import StepResult
@@ -151,8 +151,7 @@ class StageTwo(Stage):
         """Write some replies, and speak them where there is a vocoder."""
         folder, vocoder = self._held_out.samples, self._held_out.vocoder
         rows = [(name, row) for name, rows in self._rows.items() for row in rows]
-        rows = rows[:: max(1, len(rows) // max(1, self._settings.samples))]
-        rows = rows[: self._settings.samples]
+        rows = spread(rows, self._settings.samples)
         if folder is None or not rows:
             return
         lines = []

@@ -183,6 +183,49 @@ def test_rows_too_long_for_the_model_are_left_out_by_name():
         strict.collate(rows)
 
 
+UNFIT = [
+    (example(1, audio=np.zeros(20_000, np.float32)), "a turn must be at most 100 mel frames"),
+    (example(1, answer="word " * 20), "it must fit max_positions=30"),
+    (example(1, audio=np.zeros(0, np.float32)), "its question must have sound, got none"),
+]
+UNSPEAKABLE = [
+    (example(1, units=[]), "it must have target units, got none"),
+    (example(1, answer="a", units=[0] * 16), "16 target units are more than its frames"),
+]
+
+
+@pytest.mark.parametrize(
+    ("stage", "row", "reason"),
+    [(stage, *case) for stage in (stage_one, stage_two) for case in UNFIT]
+    + [(stage_two, *case) for case in UNSPEAKABLE],
+)
+def test_held_out_rows_that_cannot_be_judged_are_left_out(tmp_path, caplog, stage, row, reason):
+    rows = [example(0), row, example(2)]
+    task = stage(*talking_model(max_positions=30), rows=rows, samples=tmp_path, max_new_tokens=4)
+    told = "held-out rows left out split=seen rows=1 of=3; sample sample-1: "
+    assert told + reason in caplog.text
+    with torch.no_grad():
+        numbers = task.evaluate(1)
+    assert all(np.isfinite(value) for value in numbers.values())
+    written = (tmp_path / "step-00000001.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in written] == ["sample-0", "sample-2"]
+
+
+@pytest.mark.parametrize(
+    ("others", "skip_cut"), [(0, True), (1, False)], ids=["no other", "none may be left out"]
+)
+def test_held_out_rows_that_must_be_judged_and_cannot_are_refused(others, skip_cut):
+    rows = [UNFIT[0][0], *examples(others)]
+    with pytest.raises(InputError, match=f"split 'seen' must .*, got 1 of {1 + others} that"):
+        stage_one(*talking_model(), rows=rows, skip_cut=skip_cut)
+
+
+def test_held_out_rows_are_spread_over_their_split():
+    rows = examples(9)
+    task = stage_one(*talking_model(), rows=rows, held_out_rows=3)
+    assert [row.id for row in task._rows["seen"]] == ["sample-0", "sample-4", "sample-8"]
+
+
 def test_question_without_sound_is_refused():
     with pytest.raises(InputError, match="sample-0: its question must have sound"):
         stage_one(*talking_model()).collate([example(0, audio=np.zeros(0, np.float32))])
