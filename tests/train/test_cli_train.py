@@ -128,6 +128,7 @@ def test_model_of_stage_one_is_gone_when_stage_two_begins(parts, tmp_path, monke
     [
         (["--stage", "3"], "--stage must be 1, 2, both, got '3'"),
         (["--set", "stage1.speed=3"], "no field 'speed'"),
+        (["--set", "stage1.device=cuda:99"], "device 'cuda:99' must exist"),
         (["--llm", "nowhere"], "llm must be a folder or a hub id"),
         (["--encoder", "nowhere.pt"], "nowhere.pt"),
         (["--data", "nowhere"], "nowhere must hold a data set"),
