@@ -41,8 +41,6 @@ def tokenizer(
         from llama_omni.part_recipes import tiny_tokenizer
         from llama_omni.train.tokenizer import train_tokenizer
 
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise InputError(f"{output} must be a new or empty folder, got one with files in it")
         recipe = override(tiny_tokenizer(), settings or [])
         train_tokenizer(
             _texts(_records(recipe.texts, source)),

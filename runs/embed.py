@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 
 from llama_omni.checkpoint.native import load_model, load_vocoder, quiet_transformers
-from llama_omni.errors import LlamaOmniError
+from llama_omni.errors import InputError, LlamaOmniError
 from llama_omni.loading import load
 from llama_omni.model.tokenizer import load_tokenizer
+from llama_omni.train.checkpoints import write_folder
 
 MOST_BYTES = 30_000_000
 CARD = "README.md"  # written by hand, kept
+UNITS = ("kmeans.npy", "features.json")  # what the units mean
 
 
 def main() -> int:
@@ -36,29 +38,39 @@ def main() -> int:
 
 
 def embed(model: Path, vocoder: Path, units: Path, output: Path) -> None:
-    """Write the folder in place of what was there, but for its card."""
+    """Write the folder in place of what was there, but for its card.
+
+    Raises:
+        LlamaOmniError: a part is missing, or what they make is too large or does not answer; what
+            was there before stays.
+    """
+    for name in UNITS:
+        if not (units / name).is_file():
+            raise InputError(f"{units} must hold {' and '.join(UNITS)}, got no {name}")
     omni, voice = load_model(model), load_vocoder(vocoder)
     tokenizer = load_tokenizer(model)
-    output.mkdir(parents=True, exist_ok=True)
-    for old in output.iterdir():
-        if old.name != CARD:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-    with quiet_transformers():
-        omni.to(torch.float16).save_pretrained(output)
-        voice.to(torch.float16).save_pretrained(output / "vocoder")
-    tokenizer.inner.save_pretrained(output)
-    for name in ("recipe.json", "generation_config.json"):
-        if (model / name).is_file():
-            shutil.copyfile(model / name, output / name)
-    for name in ("kmeans.npy", "features.json"):
-        shutil.copyfile(units / name, output / name)
-    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    print(f"{output}: {size / 1e6:.1f} MB, {omni.num_parameters() / 1e6:.2f} M parameters and")
-    print(f"{voice.num_parameters() / 1e6:.2f} M of the vocoder")
-    if size > MOST_BYTES:
-        raise LlamaOmniError(f"{output} must be at most {MOST_BYTES:,} bytes, got {size:,}")
-    reply = load(output).reply(Path(__file__).parents[1] / "examples" / "question.wav")
-    print(f"answers the example with: {reply.text}")
+
+    def fill(folder: Path) -> None:
+        if (output / CARD).is_file():
+            shutil.copyfile(output / CARD, folder / CARD)
+        with quiet_transformers():
+            omni.to(torch.float16).save_pretrained(folder)
+            voice.to(torch.float16).save_pretrained(folder / "vocoder")
+        tokenizer.inner.save_pretrained(folder)
+        for name in ("recipe.json", "generation_config.json"):
+            if (model / name).is_file():
+                shutil.copyfile(model / name, folder / name)
+        for name in UNITS:
+            shutil.copyfile(units / name, folder / name)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"{output}: {size / 1e6:.1f} MB, {omni.num_parameters() / 1e6:.2f} M parameters and")
+        print(f"{voice.num_parameters() / 1e6:.2f} M of the vocoder")
+        if size > MOST_BYTES:
+            raise LlamaOmniError(f"{output} must be at most {MOST_BYTES:,} bytes, got {size:,}")
+        reply = load(folder).reply(Path(__file__).parents[1] / "examples" / "question.wav")
+        print(f"answers the example with: {reply.text}")
+
+    write_folder(output, fill)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,17 @@ omni data build tiny -o "$OUT/data" --processes "$CORES"
 [ -f "$OUT/tokenizer/tokenizer.json" ] || omni train tokenizer -o "$OUT/tokenizer"
 
 # Side by side: the language model and then the vocoder on one core, the encoder on the others.
+# In a process group of its own, so that it can be ended as a whole when another part fails.
+parts=
+stop() { [ -z "$parts" ] || kill -- "-$parts" 2> /dev/null || true; }
+trap stop EXIT
+set -m
 (
 	omni train lm --tokenizer "$OUT/tokenizer" -o "$OUT/lm" --threads 1
 	omni train vocoder --data "$OUT/data" -o "$OUT/vocoder" --threads 1
 ) > "$OUT/log/lm-vocoder.log" 2>&1 &
 parts=$!
+set +m
 workers=$((CORES > 3 ? 3 : CORES > 1 ? CORES - 1 : 1))
 spread() { # PROCESSES COMMAND...: rows of a step are divided among processes
 	local processes=$1
@@ -34,6 +40,7 @@ spread() { # PROCESSES COMMAND...: rows of a step are divided among processes
 spread "$workers" train encoder --data "$OUT/data" --tokenizer "$OUT/tokenizer" \
 	-o "$OUT/encoder" --threads 1 --set training.batch_size=$((36 / workers))
 wait "$parts" || { cat "$OUT/log/lm-vocoder.log" >&2; exit 1; }
+parts=
 
 both=$((CORES > 3 ? 4 : CORES > 1 ? 2 : 1))
 spread "$both" train tiny --data "$OUT/data" --llm "$OUT/lm/best" --encoder "$OUT/encoder/best" \

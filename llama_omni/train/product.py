@@ -45,5 +45,6 @@ class Product:
         for place, name in ((self.vocoder, ""), (self.base, "vocoder")):
             if place is not None and (place / name).is_dir() and not (folder / "vocoder").exists():
                 shutil.copytree(place / name, folder / "vocoder")
-        if self.base is not None and (self.base / "kmeans.npy").is_file():
-            shutil.copyfile(self.base / "kmeans.npy", folder / "kmeans.npy")
+        for name in ("kmeans.npy", "features.json"):  # the units' centres, and of which features
+            if self.base is not None and (self.base / name).is_file():
+                shutil.copyfile(self.base / name, folder / name)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from llama_omni.errors import ConfigError, InputError
 from llama_omni.model.tokenizer import TextTokenizer, llama3_tokenizer, special_tokens
+from llama_omni.train.checkpoints import write_folder
 
 _ROLES = ("user", "assistant", "system")  # in every prompt: a token each
 
@@ -24,14 +25,17 @@ def train_tokenizer(
 
     Args:
         texts: The corpus: questions and answers as the model will see them.
-        output: Folder for tokenizer.json and tokenizer_config.json.
+        output: New or empty folder, which gets tokenizer.json and tokenizer_config.json at once.
         num_tokens: Ordinary tokens, 256 of them bytes; <|begin_of_text|> comes after them.
         vocab_size: All tokens; those behind the special ones are reserved.
 
     Raises:
         ConfigError: The sizes leave no room.
-        InputError: There are no texts.
+        InputError: There are no texts, or the folder holds files.
+        OutputError: The folder cannot be written.
     """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} must be a new or empty folder, got one with files in it")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = special_tokens(num_tokens, vocab_size)
     if num_tokens < len(alphabet):
@@ -56,8 +60,7 @@ def train_tokenizer(
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = _pre_tokenizer()  # pyright: ignore
     made = llama3_tokenizer(tokenizer, special)
-    output.mkdir(parents=True, exist_ok=True)
-    made.inner.save_pretrained(str(output))
+    write_folder(output, lambda folder: made.inner.save_pretrained(str(folder)))
     return made
 
 

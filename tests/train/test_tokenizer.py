@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from llama_omni.errors import ConfigError, InputError
 from llama_omni.interfaces import Turn
@@ -25,6 +28,22 @@ def test_tokenizer_has_the_special_tokens_of_the_preset(tmp_path):
     assert tokenizer.inner.pad_token_id == llm.pad_token_id
     ids = tokenizer.inner.convert_tokens_to_ids(["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"])
     assert ids == llm.eos_token_id
+
+
+def test_killed_tokenizer_leaves_nothing_in_its_folder(tmp_path, monkeypatch):
+    def killed(self, folder):
+        (Path(folder) / "tokenizer.json").write_text("{")
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "tokenizer"
+    with monkeypatch.context() as patched:
+        patched.setattr(PreTrainedTokenizerFast, "save_pretrained", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_tokenizer(TEXTS, folder)
+    assert not folder.exists()
+    train_tokenizer(TEXTS, folder)
+    with pytest.raises(InputError, match="tokenizer must be a new or empty folder"):
+        train_tokenizer(TEXTS, folder)
 
 
 def test_prompt_costs_one_token_for_each_role_and_mark(tmp_path):
