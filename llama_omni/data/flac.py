@@ -18,7 +18,7 @@ def encode_flac(samples: NDArray[np.float32]) -> bytes:
 
 
 def decode_flac(data: bytes, name: str) -> NDArray[np.float32]:
-    """Return the (S,) samples of a file in memory that `encode_flac` made.
+    """Return the (S,) samples of a file in memory that `encode_flac` made, or of an Ogg Opus one.
 
     Args:
         data: The file.

@@ -1,6 +1,6 @@
 """One row of a data set on disk: its fields, their Arrow types, and what `datasets` makes of them.
 
-Sound lies in the row itself, as FLAC: a shard is complete, and a shuffle needs no file system.
+Sound lies in the row itself, encoded: a shard is complete, and a shuffle needs no file system.
 """
 
 import importlib
@@ -19,7 +19,7 @@ MAX_UNIT = 32_767  # units and durations are stored as int16
 class Sound:
     """Encoded sound, as `datasets` stores it."""
 
-    bytes: bytes  # FLAC, 16 kHz, mono, 16 bit
+    bytes: bytes  # a file of 16 kHz, mono: FLAC of 16 bit, or Opus where a set was made small
     path: str  # the name it would have as a file
 
 
@@ -41,7 +41,7 @@ class Row:
     source: str
     intent: str | None
     question: str
-    question_audio: Sound
+    question_audio: Sound | None  # None: a set of answers alone
     question_voice: str
     question_s: float
     answer: str
