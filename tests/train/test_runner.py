@@ -251,7 +251,10 @@ def spawn(tmp_path, *runs, processes=1):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=600)
+    try:
+        output, _ = process.communicate(timeout=600)
+    finally:
+        process.terminate()  # processes that wait for each other for ever
     assert process.returncode == 0, output
     return output
 
