@@ -17,16 +17,17 @@ from llama_omni.train.lora import enable_lora, lora_layers
 
 
 class Teacher:
-    """The frozen LLM. Under LoRA it is the same weights without the updates, else a copy.
+    """The frozen LLM: a copy, or the same weights where they do not learn (LoRA is switched off).
 
     Args:
-        model: before its LLM learns.
+        model: before its LLM learns; what learns of it is marked by `requires_grad`.
         temperature: of both distributions.
     """
 
     def __init__(self, model: OmniModel, *, temperature: float) -> None:
         self._temperature = temperature
-        self._shared = bool(lora_layers(model.llm))
+        learns = any(parameter.requires_grad for parameter in model.llm.parameters())
+        self._shared = bool(lora_layers(model.llm)) or not learns
         self._llm: Any = None if self._shared else copy.deepcopy(model.llm)
         if self._llm is not None:
             self._llm.requires_grad_(False).eval()
@@ -53,7 +54,7 @@ class Teacher:
         self, model: OmniModel, batch: dict[str, Any], labels: Int[Tensor, "B I"]
     ) -> Float[Tensor, "A V"]:
         llm: Any = model.llm if self._shared else self._llm.to(labels.device)
-        learning = llm.training
+        modes = [(module, module.training) for module in llm.modules()]  # some learn, some do not
         enable_lora(model.llm, False)
         llm.eval()
         try:
@@ -63,7 +64,8 @@ class Teacher:
                 use_cache=False,
             ).last_hidden_state
         finally:
-            llm.train(learning)
+            for module, mode in modes:
+                module.training = mode
             enable_lora(model.llm, True)
         chosen = labels[:, 1:] != IGNORE
         head = llm.get_output_embeddings()

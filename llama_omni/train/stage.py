@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from llama_omni.errors import InputError
+from llama_omni.model.config import OmniConfig
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.vocoder import UnitVocoder
+from llama_omni.prompt import IGNORE, SPEECH_TOKEN
 from llama_omni.train.collate import Collator
 from llama_omni.train.processes import is_main, to_device
 from llama_omni.train.product import Product
@@ -34,11 +36,13 @@ class HeldOut:
         splits: examples by the name of their split.
         samples: folder for replies written, and spoken with `vocoder`, at each evaluation.
         vocoder: speaks the units of stage 2's samples.
+        metrics: the run's metrics.jsonl, of which stage 2 learns for how long it has been silent.
     """
 
     splits: Mapping[str, Any] = field(default_factory=dict)
     samples: Path | None = None
     vocoder: UnitVocoder | None = None
+    metrics: Path | None = None
 
 
 class Stage:
@@ -136,3 +140,34 @@ def spread(rows: Any, count: int) -> list[Any]:
     """Return at most so many rows, evenly spread: shards are ordered by source and voice."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
     return [rows[int(place)] for place in places]
+
+
+def with_silence(batch: dict[str, Any], config: OmniConfig) -> dict[str, Any]:
+    """Add a row of silence that is answered by nothing to a batch without sound.
+
+    Sharded weights are gathered, and their gradients summed, by all processes together: each must
+    use the adapter and every layer, though all its rows are written or left out. The loss and the
+    gradients stay what they are.
+    """
+    if "mel_lengths" in batch:
+        return batch
+    ids = batch["input_ids"]
+    frames = 2 * config.adapter.stack
+    silence = torch.zeros(1, frames, config.encoder.d_model, device=ids.device)  # (1, N, E)
+    lengths = torch.tensor([2 * frames], device=ids.device)
+    grown = {**batch, "features": silence, "mel_lengths": lengths}
+    for name, added, fill in (
+        ("input_ids", (SPEECH_TOKEN, 0), 0),
+        ("attention_mask", (1, 1), 0),
+        ("labels", (IGNORE, IGNORE), IGNORE),
+        ("written_input_ids", (0, 0), 0),
+        ("written_attention_mask", (1, 1), 0),
+        ("written_labels", (IGNORE, IGNORE), IGNORE),
+    ):
+        if name in batch:
+            B, T = batch[name].shape
+            rows = batch[name].new_full((B + 1, max(T, 2)), fill)
+            rows[:B, :T] = batch[name]
+            rows[B, :2] = rows.new_tensor(added)
+            grown[name] = rows  # (B + 1, T or 2)
+    return grown

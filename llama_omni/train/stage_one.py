@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from llama_omni.metrics import spoken_words
 from llama_omni.model.omni import OmniModel, token_loss
@@ -16,7 +17,7 @@ from llama_omni.train.lora import add_lora
 from llama_omni.train.processes import to_device
 from llama_omni.train.product import Product
 from llama_omni.train.reading import read_batch
-from llama_omni.train.stage import HeldOut, Stage
+from llama_omni.train.stage import HeldOut, Stage, with_silence
 from llama_omni.train.stage_settings import StageOneSettings
 from llama_omni.train.task import StepResult
 
@@ -54,6 +55,11 @@ class StageOne(Stage):
                 dropout=settings.lora_dropout,
                 targets=settings.lora_targets,
             )
+        # Layers of a frozen LLM run as they are in use, but checkpoint only where told of training;
+        # their own dropout is in modules within them, which stay as they are.
+        frozen = settings.llm == "frozen" and settings.gradient_checkpointing
+        layers = [m for m in model.llm.modules() if isinstance(m, GradientCheckpointingLayer)]
+        self._checkpointed = layers if frozen else []
         self._weight, self._teacher = settings.distill_weight, None
         if self._weight:
             self._teacher = Teacher(model, temperature=settings.distill_temperature)
@@ -71,17 +77,21 @@ class StageOne(Stage):
     def loss(self, batch: dict[str, Any], normaliser: Tensor) -> StepResult:
         """Return the cross-entropy per answer token, and the teacher's part."""
         numbers: dict[str, Any] = self._report(batch)
-        if not batch["ids"]:
+        if self._settings.sharding == "fsdp":
+            batch = with_silence(batch, self.model.config)
+        elif not batch["ids"]:
             return StepResult(loss=torch.zeros((), device=normaliser.device), numbers=numbers)
+        for layer in self._checkpointed:
+            layer.training = True
         logits, labels = self._answer_logits(batch)
         loss = token_loss(logits, labels, normaliser=normaliser)
-        numbers["accuracy"] = (logits.argmax(dim=-1) == labels).float().mean()
+        shown = {"accuracy": (logits.argmax(dim=-1) == labels).float().mean()}
         if self._teacher is not None:
-            numbers["cross_entropy"] = loss.detach() * normaliser / len(labels)
+            shown["cross_entropy"] = loss.detach() * normaliser / len(labels)
             divergence = self._teacher.divergence(self.model, logits, batch)
-            numbers["divergence"] = divergence.detach() / len(labels)
+            shown["divergence"] = divergence.detach() / len(labels)
             loss = loss + self._weight * divergence / normaliser
-        return StepResult(loss=loss, numbers=numbers)
+        return StepResult(loss=loss, numbers=numbers | shown if batch["ids"] else numbers)
 
     def _answer_logits(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return (A, V) scores and (A,) labels of the answers only: prompts need no scores."""

@@ -64,7 +64,7 @@ class StageTwoSettings(StageSettings):
     too_long: str = "stretch"  # targets beyond lambda frames a token; or "skip", or "raise"
     state_cache: str = ""  # folder for the frozen LLM's states; empty: compute them each time
     cache_dtype: str = "float16"  # or "float32"
-    collapse_warn: int = 500  # steps of nothing but blanks until a warning; 0: never
+    collapse_warn: int = 500  # optimiser steps of nothing but blanks until a warning; 0: never
     collapse_stop: int = 2000  # until the run is stopped; 0: never
 
     def __post_init__(self) -> None:

@@ -52,7 +52,10 @@ class StageTwo(Stage):
         self.collate = self._collate
         self._which = settings.ctc_states
         self._watch = CollapseWatch(
-            warn_after=settings.collapse_warn, stop_after=settings.collapse_stop
+            warn_after=settings.collapse_warn,
+            stop_after=settings.collapse_stop,
+            batches=settings.accumulation,
+            metrics=held_out.metrics,
         )
 
     def _collate(self, items: list[Any]) -> dict[str, Any]:
@@ -84,13 +87,31 @@ class StageTwo(Stage):
         """
         numbers: dict[str, Any] = self._report(batch)
         if not batch["ids"]:
-            return StepResult(loss=torch.zeros((), device=normaliser.device), numbers=numbers)
+            self._watch.see(None)
+            return StepResult(loss=self._idle(batch, normaliser), numbers=numbers)
         logits, frames = self._unit_logits(batch)
         loss = ctc_loss(logits, frames, batch["units"], normaliser=normaliser)
         blank = self.model.config.speech_decoder.blank
         share = float(blank_share(logits.argmax(dim=-1), frames, blank=blank))
         self._watch.see(share)
         return StepResult(loss=loss, numbers={**numbers, "blank_share": share})
+
+    def _idle(self, batch: dict[str, Any], normaliser: Tensor) -> Tensor:
+        """Return the loss of a batch without rows: 0, of a made-up row where weights are sharded.
+
+        Sharded weights are gathered, and their gradients summed, by all processes together.
+        """
+        if self._settings.sharding != "fsdp":
+            return torch.zeros((), device=normaliser.device)
+        tokens = torch.zeros(1, 2, dtype=torch.long, device=normaliser.device)
+        made_up = {"units": tokens[:, :1]}
+        if "input_ids" in batch:
+            row = {"input_ids": tokens, "attention_mask": tokens + 1, "labels": tokens}
+        else:
+            width = self.model.config.llm.hidden_size
+            states = torch.zeros(1, 2, width, device=normaliser.device)
+            row = {"states": states, "tokens": tokens, "lengths": tokens[:, 0] + 2}
+        return 0 * self._unit_logits(made_up | row)[0].sum()
 
     def _unit_logits(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return (B, L, K + 1) logits and (B,) frames of each answer, as training has them."""

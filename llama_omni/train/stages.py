@@ -116,7 +116,12 @@ def _held_out(
     start: Start, data: Path, splits: Sequence[str], columns: Sequence[str], output: Path
 ) -> HeldOut:
     sets = {name: SpeechDataset(data, name, columns=columns) for name in splits}
-    return HeldOut(splits=sets, samples=output / "samples", vocoder=start.vocoder)
+    return HeldOut(
+        splits=sets,
+        samples=output / "samples",
+        vocoder=start.vocoder,
+        metrics=output / "metrics.jsonl",
+    )
 
 
 def _product(start: Start) -> Product:

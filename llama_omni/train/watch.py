@@ -4,8 +4,11 @@ CTC begins by saying nothing (all frames blank) and should leave that state soon
 there wastes its time. What helps is named in the message.
 """
 
+import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from llama_omni.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
+SILENT = 0.9995  # share of blanks above which nothing is said
 ADVICE = (
     "try a higher learning_rate or more steps; check that targets are padded with -100 and reduced "
     "(no adjacent repeats), that units per token stay below upsample_factor, that ctc_states suits "
@@ -33,22 +37,39 @@ def blank_share(labels: Int[Tensor, "B L"], frames: Int[Tensor, " B"], *, blank:
 class CollapseWatch:
     """Counts consecutive steps in which every frame was blank; warns, then stops the run.
 
+    Each process watches its own batches. A run that goes on counts on from its metrics.
+
     Args:
-        warn_after: steps until a warning; 0: never.
-        stop_after: steps until the run is stopped; 0: never.
+        warn_after: optimiser steps until a warning; 0: never.
+        stop_after: optimiser steps until the run is stopped; 0: never.
+        batches: of an optimiser step.
+        metrics: the run's metrics.jsonl; None: counting begins at 0.
     """
 
-    def __init__(self, *, warn_after: int, stop_after: int) -> None:
-        self._warn, self._stop = warn_after, stop_after
-        self._steps = 0
+    def __init__(
+        self, *, warn_after: int, stop_after: int, batches: int = 1, metrics: Path | None = None
+    ) -> None:
+        self._warn, self._stop, self._batches = warn_after, stop_after, batches
+        self._metrics = metrics
+        self._steps: int | None = None
+        self._shares: list[float | None] = []  # of the step that is going on
 
-    def see(self, share: float) -> None:
-        """Take the blank share of one batch.
+    def see(self, share: float | None) -> None:
+        """Take the blank share of one batch; None: it had no rows.
 
         Raises:
             TrainingError: nothing but blanks for too long; says what to try.
         """
-        self._steps = self._steps + 1 if share > 0.9995 else 0
+        if self._steps is None:  # not before: the runner cuts the file to where the run goes on
+            self._steps = 0 if self._metrics is None else silent_steps(self._metrics)
+        self._shares.append(share)
+        if len(self._shares) < self._batches:
+            return
+        found = [share for share in self._shares if share is not None]
+        self._shares = []
+        if not found:
+            return
+        self._steps = self._steps + 1 if min(found) > SILENT else 0
         if self._warn and self._steps == self._warn:
             logger.warning(
                 "speech decoder says nothing but blanks steps=%d; %s", self._warn, ADVICE
@@ -58,6 +79,21 @@ class CollapseWatch:
                 f"the speech decoder must say units, got nothing but blanks for {self._steps} "
                 f"steps; {ADVICE}"
             )
+
+
+def silent_steps(metrics: Path) -> int:
+    """Return for how many steps a run had said nothing when it stopped.
+
+    Exact but for the steps since the last line of the file, which are fewer than `log_every`.
+    """
+    last = spoken = 0
+    with suppress(FileNotFoundError):
+        for line in metrics.read_text(encoding="utf-8").splitlines():
+            numbers = json.loads(line)
+            if "blank_share" in numbers:
+                last = numbers["step"]
+                spoken = spoken if numbers["blank_share"] > SILENT else last
+    return last - spoken
 
 
 class UnitScore:

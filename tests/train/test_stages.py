@@ -266,6 +266,14 @@ def test_llm_learns_whole_by_lora_or_not_at_all(tmp_path, llm):
         assert_close(again(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_teacher_of_a_frozen_llm_is_that_llm():
+    model, tokenizer = talking_model()
+    task = stage_one(model, tokenizer, llm="frozen", distill_weight=1.0)
+    assert task._teacher is not None
+    assert task._teacher._llm is None
+    assert torch.isfinite(loss_of(task, examples(2)))
+
+
 @pytest.mark.parametrize("llm", ["whole", "lora"])
 def test_teacher_is_the_llm_as_it_was(tmp_path, llm):
     rows, (model, tokenizer) = examples(), talking_model()
@@ -299,6 +307,29 @@ def test_gradient_checkpointing_gives_the_same_losses(tmp_path, stage):
         task = stage(*talking_model(), gradient_checkpointing=on, max_steps=3)
         fit(task, rows, tmp_path / name)
     for a, b in zip(lines(tmp_path / "plain"), lines(tmp_path / "checkpointed"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0], ids=["", "teacher"])
+def test_gradient_checkpointing_reaches_a_frozen_llm(tmp_path, weight):
+    rows, passes = examples(), {}
+    for on in (False, True):
+        task = stage_one(
+            *talking_model(),
+            llm="frozen",
+            gradient_checkpointing=on,
+            max_steps=2,
+            distill_weight=weight,
+        )
+        calls = []
+        first = task.model.llm.model.layers[0].input_layernorm
+        first.register_forward_pre_hook(
+            lambda *_, calls=calls: calls.append(torch.is_grad_enabled())
+        )
+        fit(task, rows, tmp_path / str(on))
+        passes[on] = sum(calls)
+    assert passes == {False: 2, True: 4}  # each a second time for its gradients
+    for a, b in zip(lines(tmp_path / "False"), lines(tmp_path / "True"), strict=True):
         assert a == pytest.approx(b, rel=1e-4)
 
 

@@ -1,3 +1,4 @@
+import json
 import logging
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from llama_omni.errors import TrainingError
 from llama_omni.train.runner import train
-from llama_omni.train.watch import CollapseWatch, UnitScore, align, blank_share
+from llama_omni.train.watch import CollapseWatch, UnitScore, align, blank_share, silent_steps
 from tests.train.talk import examples, stage_two, talking_model
 
 UNITS = st.lists(st.integers(0, 3), max_size=8)
@@ -59,6 +60,27 @@ def test_collapse_is_warned_of_and_then_stops_the_run(caplog):
     watch.see(1.0)
     watch.see(1.0)
     with pytest.raises(TrainingError, match="nothing but blanks for 6 steps; try a higher"):
+        watch.see(1.0)
+
+
+def test_collapse_is_counted_in_optimiser_steps():
+    watch = CollapseWatch(warn_after=0, stop_after=2, batches=3)
+    for share in (1.0, 0.9, 1.0, 1.0, None, 1.0, None, None, None, 1.0, 1.0):
+        watch.see(share)
+    with pytest.raises(TrainingError, match="nothing but blanks for 2 steps"):
+        watch.see(1.0)
+
+
+def test_run_that_goes_on_counts_on(tmp_path):
+    rows = [(10, 0.5), (20, 1.0), (30, 0.9), (40, 1.0), (50, 1.0)]
+    text = [json.dumps({"step": step, "blank_share": share}) for step, share in rows]
+    text.insert(3, json.dumps({"step": 30, "eval_blank_share": 0.1}))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(text) + "\n")
+    assert silent_steps(path) == 20
+    assert silent_steps(tmp_path / "none") == 0
+    watch = CollapseWatch(warn_after=0, stop_after=21, metrics=path)
+    with pytest.raises(TrainingError, match="nothing but blanks for 21 steps"):
         watch.see(1.0)
 
 
