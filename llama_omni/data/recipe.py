@@ -172,6 +172,8 @@ def _named(value: Any) -> Any:
         return {name: _named(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_named(item) for item in value]
+    if isinstance(value, str) and "," in value:  # several voices
+        return ",".join(_named(part) for part in value.split(","))
     if isinstance(value, str) and (value.startswith("/") or (":/" in value and "://" not in value)):
         prefix, _, rest = value.partition("/")
         return prefix + rest.rstrip("/").rpartition("/")[2]

@@ -25,8 +25,14 @@ OpenSynthesizer = Callable[[str], Synthesizer]
 
 
 def synthesizer_spec(voice: str, given: str | None) -> str:
-    """Return what to open for a voice: what the recipe says, or the program in its name."""
-    return given or voice.partition(":")[0]
+    """Return what to open for a voice: what the recipe says, or the program in its name.
+
+    A VITS model is opened once for all of its speakers.
+    """
+    if given:
+        return given
+    program = voice.partition(":")[0]
+    return voice.partition("#")[0] if program == "vits" else program
 
 
 def spoken_key(voice: str, text: str, speed: float, pitch: float) -> str:
