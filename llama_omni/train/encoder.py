@@ -6,6 +6,7 @@ nothing else is computed twice.
 """
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import WhisperConfig
 
+from llama_omni.audio import HOP, SAMPLE_RATE
 from llama_omni.errors import ConfigError
 from llama_omni.interfaces import Audio
 from llama_omni.metrics import spoken_words
@@ -33,6 +35,8 @@ from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.spoken_rows import Joined, SpokenRows
 from llama_omni.train.task import StepResult
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +95,11 @@ def train_encoder(
         SpokenRows(data, split, cache=output / "samples16", processes=processes)
         for split in (*splits, *held_out)
     ]
-    rows, judged = Joined(opened[: len(splits)]), opened[len(splits) :]
+    longest_s = 2 * config.max_source_positions * HOP / SAMPLE_RATE  # of a whole window
+    rows = Joined(opened[: len(splits)], longest_s=longest_s)
+    judged = [Joined([part], longest_s=longest_s) for part in opened[len(splits) :]]
+    if (left_out := rows.num_left_out) and processes.is_main:
+        logger.warning("questions left out longer_than_s=%g rows=%d", longest_s, left_out)
     torch.manual_seed(training.seed)
     torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
     task = EncoderTask(
@@ -161,6 +169,10 @@ class EncoderTask:
                 item.audio, draw=draw, index=place, other=other, strength=self._strength
             )
             for place, item in enumerate(items)
+        ]
+        sounds = [  # slowed down, it may no longer fit
+            sound if len(sound) // HOP <= self._window else item.audio
+            for sound, item in zip(sounds, items, strict=True)
         ]
         batch = self._batch(sounds, [item.question for item in items])
         batch["mel"] = self._augmenter.mel(
@@ -243,7 +255,7 @@ class EncoderTask:
 
     def mel(self, sound: Audio) -> Float[Tensor, "n_mels F"]:
         """Compute log-mel as `OmniModel` does for a sound of any length up to the window."""
-        return log_mel(torch.from_numpy(sound)[None], num_mels=self._num_mels)[0, :, : self._window]
+        return log_mel(torch.from_numpy(sound)[None], num_mels=self._num_mels)[0]
 
     @property
     def _device(self) -> torch.device:

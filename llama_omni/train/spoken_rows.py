@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from llama_omni.audio import pcm16
 from llama_omni.data.dataset import SpeechDataset
+from llama_omni.errors import InputError
 from llama_omni.interfaces import Audio
 from llama_omni.train.processes import Processes
 from llama_omni.train.row_cache import RowCache, data_hash
@@ -78,18 +79,35 @@ class SpokenRows(Dataset[SpokenRow]):
 
 
 class Joined(Dataset[SpokenRow]):
-    """Several splits as one."""
+    """Several splits as one, without what is too long.
 
-    def __init__(self, parts: Sequence[SpokenRows]) -> None:
+    Args:
+        parts: The splits.
+        longest_s: Longer questions are left out: half a sound does not go with a whole transcript.
+
+    Raises:
+        InputError: nothing is left.
+    """
+
+    def __init__(self, parts: Sequence[SpokenRows], *, longest_s: float = float("inf")) -> None:
         self._parts = parts
-        self._starts = np.cumsum([0, *(len(part) for part in parts)])
-        self.ids = [name for part in parts for name in part.ids]
-        self.seconds = np.concatenate([part.seconds for part in parts])  # (N,)
-        self.questions = [text for part in parts for text in part.questions]
+        places = [(part, row) for part in range(len(parts)) for row in range(len(parts[part]))]
+        self._places = [
+            (part, row) for part, row in places if parts[part].seconds[row] <= longest_s
+        ]
+        self.num_left_out = len(places) - len(self._places)
+        if not self._places:
+            raise InputError(
+                f"questions must last at most {longest_s:g} s, which the encoder hears; all of "
+                f"{len(places)} are longer"
+            )
+        self.ids = [parts[part].ids[row] for part, row in self._places]
+        self.seconds = np.array([parts[part].seconds[row] for part, row in self._places])  # (N,)
+        self.questions = [parts[part].questions[row] for part, row in self._places]
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._places)
 
     def __getitem__(self, row: int) -> SpokenRow:
-        part = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._parts[part][row - int(self._starts[part])]
+        part, place = self._places[row]
+        return self._parts[part][place]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import WhisperConfig
 
-from llama_omni.errors import CheckpointError, ConfigError
+from llama_omni.errors import CheckpointError, ConfigError, InputError
 from llama_omni.model.encoder import SpeechEncoder
 from llama_omni.train.augment import AugmentSettings
 from llama_omni.train.encoder import (
@@ -18,6 +18,7 @@ from llama_omni.train.encoder import (
 from llama_omni.train.encoder_model import CTCEncoder
 from llama_omni.train.runner import train
 from llama_omni.train.settings import TrainSettings
+from llama_omni.train.spoken_rows import Joined, SpokenRow, SpokenRows
 from llama_omni.train.tokenizer import train_tokenizer
 from tests.data.data_tools import make_dataset, make_row
 
@@ -184,6 +185,33 @@ def test_encoder_is_trained_from_a_data_set_and_goes_on(tokenizer, tmp_path):
     encoder = SpeechEncoder.from_pretrained(tmp_path / "run/best")
     assert encoder.config.d_model == 32
     assert len(list((tmp_path / "run/samples16").glob("*/rows-00000.json"))) == 2
+
+
+class FakeRows(SpokenRows):
+    def __init__(self, *seconds):
+        self.seconds = np.array(seconds)
+        self.ids = self.questions = [f"row {value}" for value in seconds]
+
+    def __getitem__(self, row):
+        return SpokenRow(id=self.ids[row], audio=np.zeros(1, np.float32), question="", voice="")
+
+
+def test_what_does_not_fit_the_window_is_left_out():
+    rows = Joined([FakeRows(1.0, 3.0), FakeRows(2.0, 2.5)], longest_s=2.2)
+    assert (rows.ids, len(rows), rows.num_left_out) == (["row 1.0", "row 2.0"], 2, 2)
+    assert [rows[0].id, rows[1].id] == rows.questions == rows.ids
+    assert rows.seconds.tolist() == [1.0, 2.0]
+    with pytest.raises(InputError, match=r"at most 0\.5 s, which the encoder hears; all of 2"):
+        Joined([FakeRows(1.0, 3.0)], longest_s=0.5)
+
+
+def test_sound_that_would_outgrow_the_window_stays_plain(tokenizer):
+    slow = AugmentSettings(silence_s=5.0)
+    task, rows = task_for(tokenizer, augment=slow, augmented=1.0)
+    task.begin_step(10**6)
+    for seed in range(5):
+        np.random.seed(seed)
+        assert int(task.collate(rows)["mel_lengths"].max()) <= task.model.encoder.window
 
 
 def test_damaged_product_is_refused(tmp_path):
