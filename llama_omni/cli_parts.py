@@ -8,7 +8,7 @@ import typer
 
 from llama_omni.cli_errors import note, one_line_errors
 from llama_omni.cli_options import Debug, Threads
-from llama_omni.cli_train import Data, Output, Settings, TrainDevice, prepare, train_app
+from llama_omni.cli_train import Data, Output, Settings, TrainDevice, configured, prepare, train_app
 from llama_omni.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,11 +37,10 @@ def tokenizer(
 ) -> None:
     """Learn a tokeniser from texts; takes seconds."""
     with one_line_errors(debug):
-        from llama_omni.overrides import override
         from llama_omni.part_recipes import tiny_tokenizer
         from llama_omni.train.tokenizer import train_tokenizer
 
-        recipe = override(tiny_tokenizer(), settings or [])
+        recipe = configured(tiny_tokenizer(), settings, "auto")
         train_tokenizer(
             _texts(_records(recipe.texts, source)),
             output,
@@ -65,13 +64,11 @@ def lm(
     with one_line_errors(debug):
         from llama_omni.model.presets import preset
         from llama_omni.model.tokenizer import load_tokenizer
-        from llama_omni.overrides import override
         from llama_omni.part_recipes import tiny_lm
         from llama_omni.prompt import prompt_template
         from llama_omni.train.lm import TextRows, train_lm
 
-        recipe = override(tiny_lm(), settings or [])
-        recipe = override(recipe, [f"training.device={device}"])
+        recipe = configured(tiny_lm(), settings, device, "training")
         prepare(threads)
         config, encoder = preset(recipe.preset), load_tokenizer(tokenizer)
         template = prompt_template(config.prompt)
@@ -106,12 +103,10 @@ def encoder(
     """Train a speech encoder from nothing on a data set's questions."""
     with one_line_errors(debug):
         from llama_omni.model.presets import preset
-        from llama_omni.overrides import override
         from llama_omni.part_recipes import tiny_encoder
         from llama_omni.train.encoder import train_encoder
 
-        recipe = override(tiny_encoder(), settings or [])
-        recipe = override(recipe, [f"training.device={device}"])
+        recipe = configured(tiny_encoder(), settings, device, "training")
         prepare(threads)
         result = train_encoder(
             data,
@@ -155,7 +150,6 @@ def vocoder(
 
         from llama_omni.data.shards import read_manifest
         from llama_omni.model.vocoder_config import VocoderConfig, vocoder_preset
-        from llama_omni.overrides import override
         from llama_omni.part_recipes import tiny_vocoder
         from llama_omni.train.vocoder import train_vocoder
         from llama_omni.train.vocoder_settings import hifigan_settings
@@ -163,8 +157,7 @@ def vocoder(
         recipe = tiny_vocoder()
         if generator == "hifigan":
             recipe = replace(recipe, preset="1b", training=hifigan_settings())
-        recipe = override(recipe, settings or [])
-        recipe = override(recipe, [f"training.device={device}"])
+        recipe = configured(recipe, settings, device, "training")
         prepare(threads)
         config = vocoder_preset(recipe.preset)
         units = read_manifest(data)["units"]

@@ -79,16 +79,13 @@ def _recipe_command(name: str) -> Any:
         debug: Debug = False,
     ) -> None:
         with one_line_errors(debug):
-            from llama_omni.overrides import override
             from llama_omni.recipes import find_recipe
 
             if stage not in STAGES:
                 raise ConfigError(f"--stage must be {', '.join(STAGES)}, got {stage!r}")
             given = _Given(model=model, llm=llm, encoder=encoder, vocoder=vocoder)
             given = _checked(given, stage, output)
-            recipe = override(find_recipe(name), settings or [])
-            if device != "auto":
-                recipe = override(recipe, [f"stage1.device={device}", f"stage2.device={device}"])
+            recipe = configured(find_recipe(name), settings, device, "stage1", "stage2")
             prepare(threads)
             _stages(recipe, given, data, output, stage)
 
@@ -195,6 +192,14 @@ def _start(recipe: "TrainRecipe", given: _Given) -> "Start":
         vocoder_folder=vocoder,
         recipe=asdict(recipe),
     )
+
+
+def configured(recipe: Any, settings: list[str] | None, device: str, *runs: str) -> Any:
+    """Return a recipe as the user wants it; a device that is named holds for all its runs."""
+    from llama_omni.overrides import override
+
+    placed = [] if device == "auto" else [f"{run}.device={device}" for run in runs]
+    return override(recipe, [*(settings or []), *placed])
 
 
 def prepare(threads: int | None) -> None:

@@ -87,7 +87,6 @@ def tiny_lm() -> LMRecipe:
             save_every=250,
             eval_every=500,
             metric="accuracy",
-            greater_is_better=True,
         ),
     )
 

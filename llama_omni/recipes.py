@@ -39,11 +39,14 @@ def tiny() -> TrainRecipe:
             text_share=0.25,
             augment=True,
             metric="exact",
-            greater_is_better=True,
             max_new_tokens=48,
         ),
         stage2=StageTwoSettings(
-            batch_size=32, learning_rate=1e-3, min_lr_ratio=0.05, metric="unit_error"
+            batch_size=32,
+            max_steps=2400,
+            learning_rate=1e-3,
+            min_lr_ratio=0.05,
+            metric="unit_error",
         ),
     )
 
