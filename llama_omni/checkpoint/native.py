@@ -114,8 +114,7 @@ def _native_config(folder: Path) -> OmniConfig:
             f"model_type in {path} must be {OmniConfig.model_type!r}, got {kind!r}"
         )
     try:
-        with quiet_transformers():  # of a composite configuration it says that its type is wrong
-            return OmniConfig.from_pretrained(folder)
+        return OmniConfig.from_pretrained(folder)
     except ConfigError:
         raise
     except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
