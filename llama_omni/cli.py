@@ -17,7 +17,14 @@ import typer
 
 import llama_omni
 from llama_omni.cli_data import data_app
-from llama_omni.cli_errors import INTERRUPTED, REFUSED, note, one_line_errors, say_error
+from llama_omni.cli_errors import (
+    INTERRUPTED,
+    REFUSED,
+    hush_transformers,
+    note,
+    one_line_errors,
+    say_error,
+)
 from llama_omni.cli_jobs import Job, plan
 from llama_omni.cli_options import (
     PRESETS,
@@ -243,7 +250,7 @@ def convert(
     with one_line_errors(debug):
         from llama_omni.checkpoint import convert as convert_checkpoint
 
-        _hush_transformers()
+        hush_transformers()
         with byte_bar() as progress:
             convert_checkpoint(
                 source=source,
@@ -277,7 +284,7 @@ def bench(
     with one_line_errors(debug):
         from llama_omni.bench import run_bench
 
-        _hush_transformers()
+        hush_transformers()
         run_bench(preset=preset, device=device, dtype=dtype.value, output=output, quick=quick)
 
 
@@ -329,17 +336,8 @@ def _closing(events: Iterator[ReplyEvent]) -> AbstractContextManager[Iterator[Re
 
 
 def _load(model: str | None, **options: Any) -> Assistant:
-    _hush_transformers()
+    hush_transformers()
     return llama_omni.load(model, **options)
-
-
-def _hush_transformers() -> None:
-    """Keep its remarks off the screen, and its progress bars where nobody is looking."""
-    from transformers.utils import logging as remarks
-
-    remarks.set_verbosity_error()
-    if not sys.stderr.isatty():
-        remarks.disable_progress_bar()
 
 
 def _report(error: LlamaOmniError, debug: bool, job: Job | None = None) -> bool:

@@ -41,3 +41,12 @@ def say_error(message: str) -> None:
 def note(message: str) -> None:
     """Say something that is no error and no result."""
     typer.echo(f"llama-omni: {message}", err=True)
+
+
+def hush_transformers() -> None:
+    """Keep its remarks off the screen, and its progress bars where nobody is looking."""
+    from transformers.utils import logging as remarks
+
+    remarks.set_verbosity_error()
+    if not sys.stderr.isatty():
+        remarks.disable_progress_bar()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama_omni.cli_errors import note, one_line_errors
+from llama_omni.cli_errors import hush_transformers, note, one_line_errors
 from llama_omni.cli_options import Debug, Threads
 from llama_omni.errors import ConfigError
 
@@ -208,6 +208,7 @@ def prepare(threads: int | None) -> None:
 
     from llama_omni.train.processes import is_main
 
+    hush_transformers()
     if threads is not None:
         torch.set_num_threads(threads)
     level = logging.INFO if is_main() else logging.ERROR
