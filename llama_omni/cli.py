@@ -186,7 +186,7 @@ def ask(
                 refused = _report(error, debug, job)
                 continue
             if assistant is None:  # only now: a bad question is told before a long load
-                with working(f"loading {model or preset or 'the built-in model'}"):
+                with working(f"loading {model or preset or 'the embedded model'}"):
                     assistant = _load(
                         model,
                         preset=preset,

@@ -27,7 +27,7 @@ def complete_preset(incomplete: str) -> list[str]:
 
 ModelName = Annotated[
     str | None,
-    typer.Option(help="A folder or hub id. This version has no built-in model.", metavar="NAME"),
+    typer.Option(help="A folder or hub id; the embedded tiny model if absent.", metavar="NAME"),
 ]
 PresetName = Annotated[
     str | None,

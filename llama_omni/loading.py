@@ -106,8 +106,8 @@ def _folder(model: str | PathLike[str] | None) -> Path:
     if model is None:
         if not EMBEDDED.is_dir():
             raise ConfigError(
-                "this version embeds no model yet: give a model folder, or a preset with random "
-                "weights (--preset tiny --random-weights)"
+                f"{EMBEDDED} must hold the embedded model, found nothing: install the package "
+                "whole, or give a model folder"
             )
         return EMBEDDED
     if not str(model):

@@ -48,6 +48,7 @@ def embed(model: Path, vocoder: Path, units: Path, output: Path) -> None:
         if not (units / name).is_file():
             raise InputError(f"{units} must hold {' and '.join(UNITS)}, got no {name}")
     omni, voice = load_model(model), load_vocoder(vocoder)
+    omni.config.llm.name_or_path = ""  # of an older run: a path
     tokenizer = load_tokenizer(model)
 
     def fill(folder: Path) -> None:
@@ -62,6 +63,8 @@ def embed(model: Path, vocoder: Path, units: Path, output: Path) -> None:
                 shutil.copyfile(model / name, folder / name)
         for name in UNITS:
             shutil.copyfile(units / name, folder / name)
+        for file in folder.rglob("*.safetensors"):
+            file.chmod(0o644)  # written for their owner alone
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{output}: {size / 1e6:.1f} MB, {omni.num_parameters() / 1e6:.2f} M parameters and")
         print(f"{voice.num_parameters() / 1e6:.2f} M of the vocoder")

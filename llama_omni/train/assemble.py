@@ -46,6 +46,8 @@ def assemble(
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder} must hold a language model, got: {reason}") from error
+    if Path(llm).is_dir():
+        text.config.name_or_path = ""  # a path of this machine, which would go into the product
     config.llm = text.config
     config.tie_word_embeddings = config.llm.tie_word_embeddings
     model = random_model(config, seed=seed)
