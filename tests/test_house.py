@@ -240,11 +240,13 @@ def test_questions_of_the_readme_are_answered(elsewhere, capsys):
     from llama_omni.cli import main
 
     asked = [words for words in commands("README.md") if words[:2] == ["llama-omni", "ask"]]
-    free = [words for words in asked if "--random-weights" in words]
-    assert free
-    for words in free:
-        assert main([*words[1:], "--max-new-tokens", "8"]) == 0
-    assert "time to first audio" in capsys.readouterr().out
+    embedded = [words for words in asked if "--model" not in words]
+    assert embedded
+    for words in embedded:
+        assert main(words[1:]) == 0
+    said = capsys.readouterr().out
+    assert "The capital of France is Paris." in said
+    assert "time to first audio" in said
 
 
 def test_citation_and_changelog_name_this_version():
