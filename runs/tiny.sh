@@ -43,9 +43,9 @@ wait "$parts" || { cat "$OUT/log/lm-vocoder.log" >&2; exit 1; }
 parts=
 
 both=$((CORES > 3 ? 4 : CORES > 1 ? 2 : 1))
-spread "$both" train tiny --data "$OUT/data" --llm "$OUT/lm/best" --encoder "$OUT/encoder/best" \
-	--vocoder "$OUT/vocoder/best" -o "$OUT/stages" --threads 1 \
+spread "$both" train tiny --data "$OUT/data" --llm "$OUT/lm/final" --encoder "$OUT/encoder/final" \
+	--vocoder "$OUT/vocoder/final" -o "$OUT/stages" --threads 1 \
 	--set stage1.batch_size=$((32 / both)) --set stage2.batch_size=$((32 / both))
 [ -z "${EMBED:-}" ] || place=llama_omni/assets/tiny
-"$BIN/python" runs/embed.py --model "$OUT/stages/stage2/best" --vocoder "$OUT/vocoder/best" \
+"$BIN/python" runs/embed.py --model "$OUT/stages/stage2/final" --vocoder "$OUT/vocoder/final" \
 	--units "$OUT/data/units" -o "${place:-$OUT/model}"

@@ -66,9 +66,10 @@ def main() -> int:
     add("--data", type=Path, required=True)
     add("-o", "--output", type=Path, required=True, help="without suffix: .md and .json")
     add("--work", type=Path, default=Path("runs/out/ablations"), help="what is kept between runs")
-    add("--minutes", type=float, default=8.0, help="of training, each way")
+    add("--minutes", type=float, default=20.0, help="of training, each way")
     add("--limit", type=int, default=100, help="questions of each split that are asked")
     add("--jobs", type=int, default=4, help="ways side by side")
+    add("--batch-size", type=int, default=16, help="rows of a step")
     add("--ways", default=",".join(WAYS), help="some of them")
     add("--one", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -102,8 +103,8 @@ def _run(options: argparse.Namespace, name: str) -> None:
     if (place / "result.json").is_file():
         return
     settings = replace(
-        tiny().stage2, metric="loss", greater_is_better=False, tensorboard=False, samples=0,
-        eval_every=0, save_every=10**6, workers=0,
+        tiny().stage2, metric="loss", tensorboard=False, samples=0,
+        eval_every=0, save_every=10**6, workers=0, batch_size=options.batch_size,
     )  # fmt: skip
     settings = override(settings, way.stage)
     began = time.perf_counter()
@@ -171,8 +172,8 @@ def _write(options: argparse.Namespace, names: list[str]) -> None:
     text = ["# Stage 2 of the tiny model, in other ways", ""]
     text += [
         f"Each way trained for {options.minutes:g} minutes on one thread, {options.jobs} side by "
-        "side, from the same stage 1 and with the same vocoder. Units per true answer (teacher "
-        "forced) over both test splits; then spoken questions answered, and the answers heard by "
+        f"side, {options.batch_size} answers a step, from the same stage 1 and with the same "
+        "vocoder. Unit errors over the true text, in both test splits; then spoken questions answered, and the answers heard by "
         f"PocketSphinx ({options.limit} questions of each split; its language model is of the "
         "training's answers, or its own).",
         "",
