@@ -173,7 +173,8 @@ def _write(options: argparse.Namespace, names: list[str]) -> None:
     text += [
         f"Each way trained for {options.minutes:g} minutes on one thread, {options.jobs} side by "
         f"side, {options.batch_size} answers a step, from the same stage 1 and with the same "
-        "vocoder. Unit errors over the true text, in both test splits; then spoken questions answered, and the answers heard by "
+        "vocoder. Unit errors over the true text, in both test splits; then spoken questions "
+        "answered, and the answers heard by "
         f"PocketSphinx ({options.limit} questions of each split; its language model is of the "
         "training's answers, or its own).",
         "",
