@@ -29,6 +29,12 @@ Table = Annotated[
         show_default="the tiny model's world",
     ),
 ]
+Begin = Annotated[
+    Path | None,
+    typer.Option(
+        "--start", help="A run's product to begin with.", metavar="FOLDER", show_default="nothing"
+    ),
+]
 
 
 @train_app.command()
@@ -95,12 +101,13 @@ def encoder(
     data: Data,
     tokenizer: Tokenizer,
     output: Output,
+    start: Begin = None,
     settings: Settings = None,
     device: TrainDevice = "auto",
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Train a speech encoder from nothing on a data set's questions."""
+    """Train a speech encoder on a data set's questions, from nothing or from an earlier one."""
     with one_line_errors(debug):
         from llama_omni.model.presets import preset
         from llama_omni.part_recipes import tiny_encoder
@@ -117,6 +124,7 @@ def encoder(
             training=recipe.training,
             splits=recipe.splits,
             held_out=recipe.held_out,
+            start=start,
         )
         _tell(result, output)
 
@@ -125,12 +133,7 @@ def encoder(
 def vocoder(
     data: Data,
     output: Output,
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            help="A vocoder whose weights to begin with.", metavar="FOLDER", show_default="none"
-        ),
-    ] = None,
+    start: Begin = None,
     generator: Annotated[
         str | None,
         typer.Option(

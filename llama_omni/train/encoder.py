@@ -75,8 +75,9 @@ def train_encoder(
     training: TrainSettings,
     splits: Sequence[str] = ("train",),
     held_out: Sequence[str] = ("test_seen", "test_unseen"),
+    start: Path | None = None,
 ) -> TrainResult:
-    """Train an encoder from nothing on a data set's questions; goes on where it was stopped.
+    """Train an encoder on a data set's questions; goes on where it was stopped.
 
     Args:
         data: A folder that `llama-omni data build` made.
@@ -89,6 +90,12 @@ def train_encoder(
         training: The run; `metric="wer"` keeps the best by the mean of the held-out splits.
         splits: Those that are learnt.
         held_out: Splits to judge by.
+        start: What an earlier run made, to begin with instead of nothing: for more voices, or for a
+            new room. Begin varied at once, by `clean_steps=0` and `ramp_steps=0`.
+
+    Raises:
+        CheckpointError: `start` holds no such encoder.
+        ConfigError: `start` has another shape, tokeniser or alphabet.
     """
     processes = set_up(training.device)
     opened = [
@@ -110,6 +117,8 @@ def train_encoder(
         settings=settings,
         samples=output / "samples",
     )
+    if start is not None:
+        _begin_with(start, task.model)
     return train(task, rows, rows.seconds, training, output)
 
 
@@ -260,6 +269,22 @@ class EncoderTask:
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+def _begin_with(start: Path, model: CTCEncoder) -> None:
+    """Take the weights of an encoder of the same shape."""
+    found = CTCEncoder.load(start)
+    for name in ("alphabet", "vocab_size", "aux_layer"):
+        ours, theirs = getattr(model, name), getattr(found, name)
+        if ours != theirs:
+            raise ConfigError(f"{name} of {start} must be {ours!r}, this run's, got {theirs!r}")
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    for name, value in found.state_dict().items():
+        if shapes.get(name) != value.shape:
+            raise ConfigError(
+                f"{start} must have this run's shape, got {name} of {tuple(value.shape)}"
+            )
+    model.load_state_dict(found.state_dict())
 
 
 def alphabet_of(texts: Iterable[str]) -> str:

@@ -214,6 +214,35 @@ def test_sound_that_would_outgrow_the_window_stays_plain(tokenizer):
         assert int(task.collate(rows)["mel_lengths"].max()) <= task.model.encoder.window
 
 
+def test_encoder_begins_with_what_an_earlier_run_made(tokenizer, tmp_path):
+    data, folder = tmp_path / "data", tmp_path / "tokenizer"
+    splits = {name: [[make_row(i, name) for i in range(4)]] for name in ("train", "test_seen")}
+    make_dataset(data, splits)
+    tokenizer.inner.save_pretrained(folder)
+
+    def run(output, config=None, **changes):
+        return train_encoder(
+            data,
+            folder,
+            tmp_path / output,
+            config=config or config_for(),
+            settings=EncoderSettings(aux_layer=1, clean_steps=0, ramp_steps=0, augmented=0.0),
+            training=settings_for(max_steps=1, batch_size=4, metric="wer", **changes),
+            held_out=("test_seen",),
+            start=None if output == "first" else tmp_path / "first/final",
+        )
+
+    run("first")
+    run("second", learning_rate=1e-12)
+    one, two = (CTCEncoder.load(tmp_path / name / "final") for name in ("first", "second"))
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], value, atol=1e-6, rtol=0)
+    other = config_for()
+    other.encoder_ffn_dim = 96
+    with pytest.raises(ConfigError, match="must have this run's shape"):
+        run("third", other)
+
+
 def test_damaged_product_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="must hold a pretrained encoder"):
         CTCEncoder.load(tmp_path)
