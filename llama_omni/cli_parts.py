@@ -31,8 +31,8 @@ Table = Annotated[
 ]
 Begin = Annotated[
     Path | None,
-    typer.Option(
-        "--start", help="A run's product to begin with.", metavar="FOLDER", show_default="nothing"
+    typer.Option(  # not --start: torchrun takes that for the beginning of an option of its own
+        "--begin-with", help="What an earlier run made.", metavar="FOLDER", show_default="nothing"
     ),
 ]
 
