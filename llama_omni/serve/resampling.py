@@ -8,7 +8,6 @@ back `HALF_WIDTH` samples: 1.3 ms at 24 kHz, 4 ms at 8 kHz.
 from math import gcd
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from llama_omni.errors import ConfigError
@@ -46,12 +45,13 @@ class LiveResampler:
             return piece
         self._num_in += len(piece)
         tail = [np.zeros(HALF_WIDTH + self._stride, np.float32)] if final else []
-        held = np.concatenate([self._held, piece, *tail])
+        held = np.concatenate([self._held, piece, *tail], dtype=np.float32)
         rows = max(0, (len(held) - len(self._bank)) // self._stride + 1)
         out = np.zeros(0, np.float32)
         if rows:
-            windows = sliding_window_view(held, len(self._bank))[:: self._stride][:rows]
-            out = (windows @ self._bank).reshape(-1)  # (rows * L,)
+            shape, steps = (rows, len(self._bank)), (self._stride * held.itemsize, held.itemsize)
+            windows = np.ndarray(shape, held.dtype, held, strides=steps)  # (rows, W), no copy
+            out = (np.ascontiguousarray(windows) @ self._bank).reshape(-1)  # (rows * L,)
         self._held = held[rows * self._stride :]
         if final:
             wanted = round(self._num_in * self._phases / self._stride)

@@ -97,11 +97,11 @@ def test_two_questions_are_two_turns(speak):
     assert abs(len(two.segment) - len(second)) < 16 * 550
 
 
-def test_speech_after_minutes_of_noise_is_still_heard(speak):
+def test_speech_after_half_a_minute_of_noise_is_heard(speak):
     speech = speak(SENTENCES[0])
-    sound = np.concatenate([room(90_000, level=0.003), speech, silence(1_500)])
+    sound = np.concatenate([room(30_000, level=0.003), speech, silence(1_500)])
     (started,) = only(listen(sound), SpeechStarted)
-    assert 90_000 - 400 <= started.audio_start_ms <= 90_000
+    assert 30_000 - 400 <= started.audio_start_ms <= 30_000
 
 
 @pytest.mark.parametrize("eagerness", ["high", "auto", "low"])

@@ -1,7 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from turn_tools import chunks, detector, only, run
 
+from llama_omni.serve import semantic
 from llama_omni.serve.prosody import measure
 from llama_omni.serve.semantic import WAITS_MS, finished, wait_ms
 from llama_omni.serve.turns import SpeechStopped
@@ -13,7 +16,7 @@ def voice(*points, fade_ms=0):
     """A buzz like a voice's; points are (ms, Hz at its end), the first Hz is the start's."""
     pitch = np.concatenate([
         np.linspace(start, end, ms * RATE // 1000)
-        for (_, start), (ms, end) in zip(points, points[1:], strict=False)
+        for (_, start), (ms, end) in pairwise(points)
     ])  # fmt: skip
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
     sound = sum(np.sin(k * phase) / k for k in range(1, 12)) * 0.1
@@ -81,6 +84,17 @@ def test_waits_stay_between_their_bounds(eagerness):
     waits = [wait_ms(sound, eagerness=eagerness) for sound in (STATEMENT, QUESTION, LEVEL, HELD)]
     assert sorted(waits) == waits
     assert all(shortest <= wait <= longest for wait in waits)
+
+
+def test_table_of_waits_is_what_the_docstring_says(monkeypatch):
+    rows = [line.split() for line in (semantic.__doc__ or "").splitlines() if " ms " in line]
+    assert len(rows) == 3
+    for row in rows:
+        stated = [int(word.replace(",", "")) for word in row if word[0].isdigit()]
+        for score, wait in zip((1.0, 0.5, 0.0), stated, strict=True):
+            monkeypatch.setattr(semantic, "finished", lambda *_, score=score, **__: score)
+            name = row[0].rstrip(",")
+            assert wait_ms(LEVEL, eagerness=name) == pytest.approx(wait, abs=5)
 
 
 def test_eagerness_orders_the_waits():

@@ -107,6 +107,26 @@ def test_long_turn_is_cut_and_goes_on_as_the_next_without_a_gap():
     assert stops[-1].speech_end_ms == 105 * 32
 
 
+@pytest.mark.parametrize("prefix_padding_ms", [0, 300])
+def test_cut_turn_loses_no_sound_after_a_long_pause(prefix_padding_ms):
+    sound = chunks((5, 0.0), (30, 0.9), (30, 0.0), (20, 0.8), (40, 0.0))
+    listener = detector(
+        max_turn_ms=1_500, silence_duration_ms=1_024, prefix_padding_ms=prefix_padding_ms
+    )
+    first, second = only(run(listener, sound), SpeechStopped)
+    assert (first.clipped, second.clipped) == (True, False)
+    assert second.audio_start_ms <= 65 * 32
+    assert second.speech_end_ms == 85 * 32
+
+
+def test_idle_timeout_longer_than_a_turn_keeps_only_a_turn():
+    listener = detector(idle_timeout_ms=5_000, max_turn_ms=1_000)
+    listener.arm_idle()
+    (event,) = run(listener, chunks((200, 0.0)))
+    assert (event.audio_start_ms, event.audio_end_ms) == (0, 5_024)
+    assert len(event.segment) == 16_000
+
+
 def test_memory_is_bounded():
     listener = detector(max_turn_ms=2_000)
     most = 0
@@ -130,7 +150,7 @@ def test_idle_timeout_counts_from_the_end_of_the_reply():
     assert run(listener, chunks((100, 0.0))) == []  # once
 
 
-@pytest.mark.parametrize("how", ["speech", "disarmed", "cleared mode"])
+@pytest.mark.parametrize("how", ["speech", "disarmed", "push-to-talk"])
 def test_idle_timeout_is_off(how):
     listener = detector(idle_timeout_ms=1_000)
     listener.arm_idle()
@@ -167,6 +187,14 @@ def test_push_to_talk_drops_what_exceeds_the_longest_turn_and_says_so_once():
     assert events == [BufferFull(at_ms=1_000)]
     assert len(listener.commit().segment) == 16_000
     assert run(listener, levels((1_500, 0.1))) == [BufferFull(at_ms=4_000)]
+
+
+def test_full_buffer_keeps_time_when_detection_is_switched_on():
+    listener = detector(mode="none", max_turn_ms=1_000)
+    run(listener, levels((1_500, 0.1)))
+    listener.update(TurnSettings(sample_rate=16_000, prefix_padding_ms=96))
+    events = run(listener, levels((500, 0.0), (500, 0.9), (800, 0.0)))
+    assert abs(events[0].audio_start_ms - (2_000 - 96)) <= 32
 
 
 def test_commit_inside_a_turn_takes_it_and_ends_it():

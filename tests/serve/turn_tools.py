@@ -52,8 +52,11 @@ def cut(sound, places):
 
 
 def run(listener, sound, step=320):
-    return [event for piece in np.split(sound, range(step, len(sound), step))
-            for event in listener.feed(piece)]
+    return [
+        event
+        for piece in np.split(sound, range(step, len(sound), step))
+        for event in listener.feed(piece)
+    ]
 
 
 def names(events):
@@ -67,10 +70,13 @@ def only(events, kind):
 def plain(events):
     """Events as comparable values, sound as bytes."""
     return [
-        (type(event).__name__, *(
-            value.tobytes() if isinstance(value, np.ndarray) else value
-            for value in (getattr(event, name) for name in event.__slots__)
-        ))
+        (
+            type(event).__name__,
+            *(
+                value.tobytes() if isinstance(value, np.ndarray) else value
+                for value in (getattr(event, name) for name in event.__slots__)
+            ),
+        )
         for event in events
     ]
 
