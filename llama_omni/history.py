@@ -33,7 +33,9 @@ class ReplyRecord:
                 while len(self._ends) <= token:  # a token without sound ends where it would begin
                     self._ends.append(event.first_sample)
                 place = token - event.first_token
-                self._ends[token] = event.token_ends[place] if event.token_ends else event.end_sample
+                self._ends[token] = (
+                    event.token_ends[place] if event.token_ends else event.end_sample
+                )
         else:
             self.reply = event.reply
 
@@ -194,11 +196,20 @@ class History:
             gone = (record.asked, record.answered)
             self._entries = [entry for entry in self._entries if entry not in gone]
 
+    @property
+    def last_answer(self) -> int:
+        """Generation of the last reply that has a place in the history; 0: there is none."""
+        found = [key for key, record in self._records.items() if record.answered is not None]
+        return max(found, default=0)
+
+    def answer(self, generation: int) -> Turn | None:
+        """Return a reply's turn in the history."""
+        record = self._records.get(generation)
+        return record.answered.turn if record is not None and record.answered is not None else None
+
     def truncate(self, samples: int, generation: int | None = None) -> Turn | None:
         """Cut an answer to what its first samples speak; see `AsyncConversation.truncate`."""
-        committed = [key for key, record in self._records.items() if record.answered is not None]
-        chosen = generation if generation is not None else max(committed, default=0)
-        record = self._records.get(chosen)
+        record = self._records.get(self.last_answer if generation is None else generation)
         if record is None or record.answered is None:
             return None
         record.heard = samples if record.heard is None else min(samples, record.heard)

@@ -116,7 +116,7 @@ class Context:
         self._held = self._held[:positions]
 
     def holds(self, tokens: Sequence[int], start: int) -> bool:
-        """Tell whether tokens are what was read from position `start` on."""
+        """Tell whether these tokens were read from position `start` on."""
         return self._held[start : start + len(tokens)] == list(tokens)
 
     def note(self, token: int) -> None:
