@@ -173,6 +173,10 @@ class History:
         if record is not None and not record.committed:
             del self._records[generation]
 
+    def knows(self, generation: int) -> bool:
+        """Tell whether a reply is remembered: neither abandoned nor failed."""
+        return generation in self._records
+
     def cancel(self, generation: int) -> None:
         """Let another reply be prepared before the last event of this one is here."""
         record = self._records.get(generation)
