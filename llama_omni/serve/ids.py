@@ -2,12 +2,13 @@
 
 import secrets
 import string
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 _LETTERS = string.ascii_letters + string.digits
 _LENGTH = 21  # letters: 125 bits, as long as OpenAI's
 
 
+@runtime_checkable
 class IdSource(Protocol):
     """Where names come from."""
 

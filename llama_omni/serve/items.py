@@ -49,6 +49,7 @@ class Item:
     reply_rate: int = SAMPLE_RATE  # Hz: of that reply's sound
     num_samples: int = 0  # of that reply's sound that a client has, or keeps
     heard: int | None = None  # samples that were kept when it was truncated
+    failed: bool = False  # its reply failed: shown, but never read, so that it can be asked again
 
     @property
     def audio_samples(self) -> int:
@@ -63,7 +64,7 @@ class Item:
 
     def turns(self) -> tuple[Turn, ...]:
         """What a model reads of it; nothing of what is not finished, unheard or no message."""
-        if self.kind != "message" or self.status == "in_progress":
+        if self.kind != "message" or self.status == "in_progress" or self.failed:
             return ()
         if self.record is not None:
             answer = self.record.answer(self.heard)

@@ -96,6 +96,7 @@ class Response:
             return
         self.status = status
         if self.item is not None:
+            self.item.failed = status == "failed"
             self._close(self.item, "completed" if status == "completed" else "incomplete")
         details: dict[str, Any] = {"type": status}
         if reason is not None:
