@@ -50,7 +50,6 @@ class Endpointer:
     def __init__(self, settings: TurnSettings, sound: SampleBuffer) -> None:
         self.settings, self._sound = settings, sound
         self.judged = sound.end  # where the next chunk begins
-        self._free = sound.end  # where the last segment ended: no sound is heard in two turns
         self._loud = 0  # samples of speech, up to now, without a break
         self._turn: _Turn | None = None
         self._idle_from: int | None = None
@@ -63,12 +62,7 @@ class Endpointer:
     @property
     def first(self) -> int:
         """Where a segment would begin that was cut now."""
-        return self._turn.start if self._turn else max(self._sound.first, self._free)
-
-    def restart(self) -> None:
-        """Begin again at the end of the buffer; a timeout that runs goes on."""
-        self.abandon()
-        self._free = self._sound.end
+        return self._turn.start if self._turn else self._sound.first
 
     def abandon(self) -> list[TurnEvent]:
         """Forget the running turn, not its sound."""
@@ -121,8 +115,7 @@ class Endpointer:
 
     def _begin(self) -> SpeechStarted:
         speech = self.judged - self._loud
-        start = max(speech - self.settings.prefix_padding_ms * PER_MS, self._free)
-        start = max(start, self._sound.first)
+        start = max(speech - self.settings.prefix_padding_ms * PER_MS, self._sound.first)
         self._turn = _Turn(start=start, speech_start=max(speech, start))
         self._idle_from = None
         return SpeechStarted(audio_start_ms=start // PER_MS, at_ms=self.judged // PER_MS)
@@ -131,8 +124,9 @@ class Endpointer:
         timeout_ms, now = self.settings.idle_timeout_ms, self.judged
         if timeout_ms is not None and now - since >= timeout_ms * PER_MS and not self._loud:
             longest = self.settings.max_turn_ms * PER_MS
-            segment = self._sound.take(max(since, self._free, now - longest), now)
-            self._idle_from, self._free = None, now
+            segment = self._sound.take(max(since, now - longest), now)
+            self._idle_from = None
+            self._sound.drop(now)
             yield TimedOut(
                 audio_start_ms=since // PER_MS,
                 audio_end_ms=now // PER_MS,
@@ -169,20 +163,18 @@ class Endpointer:
 
     def _segment(self, turn: _Turn, speech_end: int) -> Audio:
         """Copy what the model is asked for a turn whose speech ended there."""
-        settings = self.settings
-        roll_ms = settings.post_roll_ms
-        if settings.mode == "server_vad":  # a wait below the post-roll ends before it
-            roll_ms = min(roll_ms, settings.silence_duration_ms)
-        longest = turn.start + settings.max_turn_ms * PER_MS
-        end = min(speech_end + roll_ms * PER_MS, longest, self.judged)
-        return self._sound.take(turn.start, end)
+        rolled = speech_end + self.settings.post_roll_ms * PER_MS
+        longest = turn.start + self.settings.max_turn_ms * PER_MS
+        # A silence_duration_ms below the post-roll ends before it: at what was judged.
+        return self._sound.take(turn.start, min(rolled, longest, self.judged))
 
     def _stop(self, turn: _Turn, segment: Audio, speech_end: int, *, clipped: bool) -> TurnEvent:
         self._turn = self._idle_from = None
-        self._free = turn.start + len(segment)
+        end = turn.start + len(segment)
+        self._sound.drop(end)  # no sound is heard in two turns
         return SpeechStopped(
             audio_start_ms=turn.start // PER_MS,
-            audio_end_ms=self._free // PER_MS,
+            audio_end_ms=end // PER_MS,
             speech_end_ms=speech_end // PER_MS,
             at_ms=self.judged // PER_MS,
             segment=segment,
@@ -197,4 +189,4 @@ class Endpointer:
             keep = self._turn.start
         elif self._idle_from is not None:
             keep = min(keep, max(self._idle_from, self.judged - settings.max_turn_ms * PER_MS))
-        self._sound.drop(keep if self._turn else max(keep, self._free))
+        self._sound.drop(keep)

@@ -166,7 +166,7 @@ class TurnDetector:
         """Begin again with nothing heard, at the present time."""
         self._resampler = LiveResampler(self._settings.sample_rate, SAMPLE_RATE)
         self._sound.restart(self.now_ms * PER_MS)
-        self._ends.restart()
+        self._ends.abandon()
         self._vad.reset()
         self._is_full = False
 

@@ -120,6 +120,13 @@ def test_words_that_come_in_the_pause_change_the_wait(words, early):
     np.testing.assert_array_equal(stopped.segment, plain.segment)
 
 
+def test_pause_of_the_same_turn_lengthens_the_wait():
+    sound = chunks((5, 0.0), (20, 0.9), (20, 0.0), (20, 0.9), (100, 0.0))
+    events = run(detector(mode="semantic_vad", eagerness="high"), sound)
+    (stopped,) = only(events, SpeechStopped)
+    assert stopped.at_ms - stopped.speech_end_ms == 1.5 * 20 * 32
+
+
 def test_words_without_a_turn_are_ignored():
     listener = detector(mode="semantic_vad")
     listener.note_words("hello")

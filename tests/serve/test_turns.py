@@ -163,6 +163,32 @@ def test_idle_timeout_is_off(how):
     assert not only(run(listener, chunks((100, 0.0))), TimedOut)
 
 
+def test_idle_timeout_waits_for_a_voice_that_may_be_beginning():
+    listener = detector(idle_timeout_ms=1_024)
+    listener.arm_idle()
+    events = run(listener, chunks((31, 0.0), (20, 0.9), (30, 0.0)))
+    assert names(events) == ["SpeechStarted", "ShortPause", "SpeechStopped"]
+
+
+def test_turn_that_ends_stops_the_idle_timeout():
+    listener = detector(idle_timeout_ms=1_024)
+    run(listener, chunks((5, 0.0), (20, 0.9)))
+    listener.arm_idle()
+    assert not only(run(listener, chunks((100, 0.0))), TimedOut)
+
+
+def test_vad_forgets_after_each_turn():
+    vad = LevelVad()
+    run(detector(vad), chunks((5, 0.0), (20, 0.9), (30, 0.0), (20, 0.9), (30, 0.0)))
+    assert vad.num_resets == 2
+
+
+def test_silence_shorter_than_the_post_roll_ends_the_segment():
+    listener = detector(silence_duration_ms=64, post_roll_ms=100)
+    (stopped,) = only(run(listener, chunks((5, 0.0), (20, 0.9), (30, 0.0))), SpeechStopped)
+    assert stopped.audio_end_ms == stopped.at_ms == stopped.speech_end_ms + 64
+
+
 def test_push_to_talk_takes_everything_and_asks_no_vad():
     vad = LevelVad()
     listener = detector(vad, mode="none")
