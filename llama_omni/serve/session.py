@@ -23,6 +23,7 @@ from llama_omni.serve.conversation import Conversation
 from llama_omni.serve.errors import ProtocolError
 from llama_omni.serve.ids import IdSource, RandomIds
 from llama_omni.serve.item_reading import ItemReader
+from llama_omni.serve.items import Item
 from llama_omni.serve.limits import ModelFacts, SessionLimits
 from llama_omni.serve.outbox import Outbox
 from llama_omni.serve.protocol import (
@@ -39,6 +40,7 @@ from llama_omni.serve.protocol import (
     ResponseCreate,
     SessionUpdate,
 )
+from llama_omni.serve.protocol_items import InputItem
 from llama_omni.serve.reading import read_event
 from llama_omni.serve.requests import build_request
 from llama_omni.serve.responses import Responses, SessionReply
@@ -249,23 +251,8 @@ class Session:
             raise ProtocolError("the server is shutting down", code="server_shutting_down")
         self._responses.check_room(out_of_band=out_of_band)
         config = self._config_reader.response(self.config, patch)
-        items = [*self._conversation.items]
-        if (given := patch.get("input")) is not None:
-            if len(given) > self.limits.max_items:
-                raise ProtocolError(
-                    f"response.input must hold at most {self.limits.max_items} items, "
-                    f"got {len(given)}",
-                    code="invalid_value",
-                    param="response.input",
-                )
-            items = []
-            for place, one in enumerate(given):
-                param = f"response.input[{place}]"
-                if one["type"] == "item_reference":
-                    items.append(self._conversation.find(one["id"], f"{param}.id"))
-                else:
-                    sound = self.config.input_format
-                    items.append(self._item_reader.read(one, sound, param=param))
+        given = patch.get("input")
+        items = list(self._conversation.items) if given is None else self._given(given)
         ask = patch.get("instructions")
         request = build_request(
             items,
@@ -283,6 +270,23 @@ class Session:
         self._responses.cancel(event.get("response_id"))
 
     # Parts
+
+    def _given(self, given: list[InputItem]) -> list[Item]:
+        """Read what a response is to answer in place of the conversation."""
+        if len(given) > self.limits.max_items:
+            raise ProtocolError(
+                f"response.input must hold at most {self.limits.max_items} items, got {len(given)}",
+                code="invalid_value",
+                param="response.input",
+            )
+        items: list[Item] = []
+        for place, one in enumerate(given):
+            param = f"response.input[{place}]"
+            if one["type"] == "item_reference":
+                items.append(self._conversation.find(one["id"], f"{param}.id"))
+            else:
+                items.append(self._item_reader.read(one, self.config.input_format, param=param))
+        return items
 
     def _committed(self, segment: Audio) -> None:
         """Make an item of what the detector held, as a client asked."""
