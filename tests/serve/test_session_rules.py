@@ -133,11 +133,20 @@ RESPONSES = st.fixed_dictionaries(
 class Realtime(RuleBasedStateMachine):
     """A client, a detector and a model that do as they like."""
 
-    @initialize(tools=st.booleans(), recognizer=st.booleans(), items=st.sampled_from([3, 50]))
-    def begin(self, tools, recognizer, items):
+    @initialize(
+        tools=st.booleans(),
+        recognizer=st.booleans(),
+        items=st.sampled_from([3, 50]),
+        modality=st.sampled_from(["audio", "text"]),
+        transcription=st.sampled_from([None, {"model": "whisper-1"}]),
+    )
+    def begin(self, tools, recognizer, items, modality, transcription):
         self.driver = Driver(
             ModelFacts(tools=tools, recognizer=recognizer),
             SessionLimits(max_items=items, max_out_of_band=1, max_errors=40, max_audio_s=1.5),
+        )
+        self.driver.update(
+            output_modalities=[modality], audio={"input": {"transcription": transcription}}
         )
 
     def send(self, kind, **fields):
