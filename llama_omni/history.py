@@ -218,7 +218,7 @@ class History:
             return None
         record.heard = samples if record.heard is None else min(samples, record.heard)
         self._settle(record)
-        return record.reply.answer(record.heard)
+        return record.answered.turn if record.ended else record.reply.answer(record.heard)
 
     def _settle(self, record: _Record) -> None:
         """Write into the history what is known of an answer that has ended."""

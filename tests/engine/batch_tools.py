@@ -7,16 +7,18 @@ from llama_omni.engine.batch import BatchEngine
 from llama_omni.engine.settings import EngineSettings
 from llama_omni.engine.step import Stepper
 from llama_omni.interfaces import AudioDelta, ReplyDone, ReplyFailed, ReplyOptions
+from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.model.vocoder import UnitVocoder, vocoder_preset
 from tests.small import small_model
 
 WORDS = [chr(ord("a") + i % 26) * (1 + i // 26) for i in range(50)]
 
 
-class Letters:
+class Letters(TextTokenizer):
     """A tokeniser for a vocabulary of 50: each character of a prompt is one id, by its code."""
 
-    bos_token_id = 0
+    def __init__(self):
+        self.bos_token_id = 0
 
     def encode(self, text):
         return [0] + [2 + ord(letter) % 47 for letter in text]
@@ -33,7 +35,9 @@ def sound(seed, seconds=0.6):
 
 def make_parts():
     """Build the model and the vocoder that all engines of a module share."""
-    model = small_model(max_positions=256, prompt="compact")
+    model = small_model(max_positions=512, prompt="compact")
+    for parameter in model.llm.parameters():  # so that every question has an answer of its own
+        parameter.data += 0.3 * torch.randn_like(parameter)
     torch.manual_seed(1)
     config = vocoder_preset("tiny")
     config.num_units = 7
