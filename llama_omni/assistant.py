@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -213,6 +213,15 @@ class OmniConversation:
     ) -> Reply:
         """Answer, all at once."""
         return _last(self.stream(question, options, **changes))
+
+    def replace(self, turns: Sequence[Turn]) -> None:
+        """Take these turns for the history; the next reply reads what is new in them.
+
+        Raises:
+            InputError: a reply is running.
+        """
+        self._refuse_while_running()
+        self._turns, self._spoken = list(turns), {}
 
     def cancel(self) -> None:
         """Stop the running reply at its next step; may be called from another thread."""

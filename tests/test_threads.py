@@ -27,13 +27,19 @@ class Echo:
     def conversation(self, system=None):
         return EchoConversation(system)
 
+    def stream(self, question, options=None, **_):
+        return self.conversation().stream(question, options)
+
+    def reply(self, question, options=None, **_):
+        return list(self.stream(question, options))[-1].reply
+
 
 class EchoConversation:
     def __init__(self, system):
         self.turns = () if system is None else (Turn(role="system", text=system),)
         self.cancelled = False
 
-    def stream(self, question, options=None):
+    def stream(self, question, options=None, **_):
         if question.text == "boom":
             raise ZeroDivisionError
         if question.text == "full":
@@ -67,6 +73,9 @@ class EchoConversation:
                 finish_reason="cancelled" if self.cancelled else "stop",
             )
         )
+
+    def reply(self, question, options=None, **_):
+        return list(self.stream(question, options))[-1].reply
 
     def cancel(self):
         self.cancelled = True
