@@ -82,8 +82,7 @@ class Conversation:
         """Put in an item that is being answered, or tell that it is done."""
         if item.status == "in_progress":
             self._make_room(item)
-            place = after if after is None or after in self.items else self.items.last_id
-            self._tell("added", item, self.items.insert(item, place))
+            self._tell("added", item, self.items.insert(item, after))
         else:
             self._tell("done", item, self.items.previous_id(item))
 

@@ -92,8 +92,6 @@ class Response:
         error: dict[str, Any] | None = None,
     ) -> None:
         """Close what is open, then the response itself."""
-        if self.status is not None:
-            return
         self.status = status
         if self.item is not None:
             self.item.failed = status == "failed"

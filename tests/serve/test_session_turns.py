@@ -239,6 +239,25 @@ def test_prepared_reply_to_another_question_is_not_used(change):
     assert driver.last(Abandon).generation == driver.last(Prepare).generation < start.generation
 
 
+def test_prepared_reply_that_read_more_than_was_heard_is_not_used():
+    driver = talking()
+    driver.reply(done("It is", 500))
+    driver.turn(started(4_000))
+    driver.turn(pause(voice(seed=1)))
+    fields = {"item_id": driver.wire.items[-1], "content_index": 0, "audio_end_ms": 0}
+    driver.send("conversation.item.truncate", **fields)
+    driver.turn(stopped(voice(seed=1), 4_000))
+    assert not driver.last(StartReply).prepared
+
+
+def test_new_turn_drops_what_was_prepared():
+    driver = Driver()
+    driver.turn(started())
+    driver.turn(pause(voice()))
+    driver.turn(started(3_000))
+    assert driver.count(Abandon) == 1
+
+
 def test_prepared_reply_to_another_sound_is_not_used():
     driver = Driver()
     driver.turn(started())
