@@ -123,7 +123,10 @@ class ItemList:
         return next((item for item in self._items if item.id == item_id), None)
 
     def insert(self, item: Item, after: str | None) -> str | None:
-        """Put an item after another (None: first; one that is gone: last); return that one's name."""
+        """Put an item after another; return the name of the one before it.
+
+        `after` None is the front; after one that is gone is the end.
+        """
         place = 0
         if after is not None:
             names = [known.id for known in self._items]

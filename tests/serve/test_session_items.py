@@ -255,6 +255,31 @@ def test_truncation_stops_the_response_and_a_cancel_after_it_is_no_error():
     assert only(driver.send("response.cancel"), "error")
 
 
+def test_cancel_after_another_response_is_an_error_again():
+    driver = spoken()
+    truncate(driver, 300)
+    driver.ask("and?")
+    driver.send("response.create")
+    driver.answer()
+    assert only(driver.send("response.cancel"), "error")
+
+
+def test_answer_that_is_being_made_is_not_forgotten():
+    driver = Driver(limits=SessionLimits(max_items=2))
+    driver.update(
+        audio={"input": {"turn_detection": {"type": "server_vad", "interrupt_response": False}}}
+    )
+    first = driver.ask()
+    driver.send("response.create")
+    driver.reply(text_delta("It is"))
+    answer = driver.wire.items[-1]
+    driver.send("conversation.item.delete", item_id=first)
+    driver.ask("b")
+    driver.speak(voice())
+    assert answer in driver.wire.items
+    assert only(driver.reply(done()), "response.done")
+
+
 def test_answer_that_was_cancelled_then_cut_keeps_its_tokens_once_they_are_known():
     driver = spoken()
     generation = driver.last(StartReply).generation
