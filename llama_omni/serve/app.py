@@ -16,7 +16,6 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-import llama_omni
 from llama_omni.errors import EngineError
 from llama_omni.interfaces import AsyncAssistant, Recognizer
 from llama_omni.serve.access import Access, Refusal, error_response
@@ -186,7 +185,7 @@ def create_app(
     server = RealtimeServer(engine, settings, make_vad=make_vad, recognizer=recognizer)
     app = FastAPI(
         title="llama-omni",
-        version=llama_omni.__version__,
+        version="1",
         description="OpenAI's Realtime API in front of a speech model.",
         docs_url=None,
         redoc_url=None,
@@ -238,7 +237,7 @@ def _add_api(app: FastAPI, server: RealtimeServer) -> None:
 
     @app.post(
         "/v1/realtime/client_secrets",
-        responses={**_REFUSALS, 400: {"description": "a body that cannot be used"}},
+        responses={**_REFUSALS, 400: _UNUSABLE, 413: _UNUSABLE},
         openapi_extra={"requestBody": SECRET_SCHEMA},
     )
     async def client_secrets(request: Request) -> JSONResponse:
@@ -251,6 +250,7 @@ def _add_api(app: FastAPI, server: RealtimeServer) -> None:
         await server.serve(websocket)
 
 
+_UNUSABLE = {"description": "a body that cannot be used"}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"description": "no valid key"},
     403: {"description": "not from there"},
