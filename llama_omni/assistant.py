@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from llama_omni import audio
 from llama_omni.engine.context import Context, SpokenTurn
+from llama_omni.engine.listening import listen
 from llama_omni.engine.phases import Phases
 from llama_omni.engine.reply import ReplyBuilder, generate
 from llama_omni.engine.step import Stepper
@@ -113,18 +114,9 @@ class LlamaOmniAssistant:
         self.reply(silence, ReplyOptions(max_new_tokens=2, chunk_size=1, units_per_token=10.0))
         self.stepper.warm_up(tokens=min(tokens, self.model.config.max_positions))
 
-    @torch.inference_mode()
     def listen(self, sound: Audio, phases: Phases) -> SpokenTurn:
         """Turn 16 kHz sound into speech embeddings, timing each part."""
-        model = self.model
-        waveform = torch.from_numpy(sound).to(model.device)[None]
-        with phases("mel_s"):
-            mel, lengths = model.mel(waveform)
-        with phases("encode_s"):
-            features = model.encoder(mel.to(model.dtype), lengths)
-        with phases("adapt_s"):
-            embeddings = model.adapt(features, lengths)[0]
-        return SpokenTurn.of(sound, embeddings)
+        return listen(self.model, sound, phases)
 
 
 class OmniConversation:
@@ -221,6 +213,15 @@ class OmniConversation:
     ) -> Reply:
         """Answer, all at once."""
         return _last(self.stream(question, options, **changes))
+
+    def replace(self, turns: Sequence[Turn]) -> None:
+        """Take these turns for the history; the next reply reads what is new in them.
+
+        Raises:
+            InputError: a reply is running.
+        """
+        self._refuse_while_running()
+        self._turns, self._spoken = list(turns), {}
 
     def cancel(self) -> None:
         """Stop the running reply at its next step; may be called from another thread."""

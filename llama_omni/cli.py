@@ -47,6 +47,7 @@ from llama_omni.cli_options import (
     parse_chunk_size,
 )
 from llama_omni.cli_parts import train_app
+from llama_omni.cli_serve import serve
 from llama_omni.cli_view import Player, byte_bar, json_line, printable, summary, working
 from llama_omni.errors import ConfigError, LlamaOmniError
 from llama_omni.interfaces import (
@@ -70,6 +71,7 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
+app.command()(serve)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ LlamaOmniError
 +-- CheckpointError      a file of weights is missing, damaged, or does not fit the model
 +-- TargetError          a training target cannot be used; names the sample (also a ValueError)
 +-- CapacityError        a cache or a queue is full
++-- EngineError          a reply failed through no fault of the asker's, or its engine is gone
 +-- ToolError            a program or a server that was asked for work is absent, refuses or fails
 +-- TrainingError        training cannot go on: a loss that is no number, a collapse, no progress
 +-- MissingExtraError    an optional dependency is not installed; names the extra
@@ -46,6 +47,10 @@ class TargetError(LlamaOmniError, ValueError):
 
 class CapacityError(LlamaOmniError):
     """A cache or a queue is full; the message names its limit."""
+
+
+class EngineError(LlamaOmniError):
+    """A reply failed through no fault of the asker's, or what makes replies is gone."""
 
 
 class ToolError(LlamaOmniError):

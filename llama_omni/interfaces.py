@@ -5,7 +5,7 @@ a system, so that our model and every baseline go through the same code. Audio i
 [-1, 1]; spoken turns are at 16 kHz, replies at the assistant's own rate.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -89,7 +89,11 @@ class TextDelta:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AudioDelta:
-    """Samples `first_sample` to `end_sample` of the reply, which speak a range of its tokens."""
+    """Samples `first_sample` to `end_sample` of the reply, which speak a range of its tokens.
+
+    `token_ends` says for each token of the range the sample where its sound in this piece ends;
+    empty where a system does not know, and then the piece is heard as a whole or not at all.
+    """
 
     audio: Audio  # (S,)
     sample_rate: int
@@ -97,6 +101,7 @@ class AudioDelta:
     end_sample: int
     first_token: int
     end_token: int
+    token_ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,6 +168,14 @@ class ReplyDone:
     reply: Reply
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplyFailed:
+    """The last word on a reply that could not be made, where no exception can be raised."""
+
+    kind: Literal["input", "capacity", "engine"]  # the asker's fault, no room, our fault
+    message: str
+
+
 ReplyEvent = TextDelta | AudioDelta | ReplyDone
 Question = str | PathLike[str] | Audio | Turn
 
@@ -200,6 +213,114 @@ class Conversation(Protocol):
 
     def close(self) -> None:
         """Give back what the conversation holds on the device."""
+        ...
+
+
+@runtime_checkable
+class AsyncConversation(Protocol):
+    """A conversation of an event loop: no call waits, and every reply has a generation number.
+
+    A reply is prepared first, unseen, then committed or abandoned. Generations grow; a call that
+    names one which is not the running reply's does nothing. What is committed joins the history at
+    once, its answer when the reply ends. `remote.client` has one whose engine is another process,
+    `threads` one for any plain `Assistant`, which need not know of any of this.
+    """
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The history so far, the system's turn first if there is one."""
+        ...
+
+    def prepare(
+        self,
+        question: Audio | Turn | None,
+        options: ReplyOptions | None = None,
+        *,
+        generation: int | None = None,
+        history: Sequence[Turn] | None = None,
+    ) -> int:
+        """Begin a reply that nobody sees yet; one that was prepared before is abandoned.
+
+        Args:
+            question: 16 kHz sound or a turn, which joins the history when the reply is committed;
+                None answers the history as it is.
+            options: how the reply is made.
+            generation: of this reply, above all earlier ones; None takes the next.
+            history: answer after these turns and leave the conversation as it is (out of band).
+
+        Returns:
+            The generation.
+
+        Raises:
+            InputError: the generation is not above the last one, or a committed reply is running.
+        """
+        ...
+
+    def commit(self, generation: int | None = None) -> AsyncIterator[ReplyEvent]:
+        """Give a prepared reply's events: those already made at once, `ReplyDone` last.
+
+        Args:
+            generation: None is the one prepared last.
+
+        Raises:
+            InputError: there is no such reply, now; the others from the iterator.
+            CapacityError: too many wait, or the conversation is too long.
+            EngineError: the reply failed, or what makes replies is gone.
+        """
+        ...
+
+    def abandon(self, generation: int | None = None) -> None:
+        """Drop a reply that was prepared and not committed; nothing of it remains."""
+        ...
+
+    def cancel(self, generation: int | None = None) -> None:
+        """Stop a reply now; committed, its `ReplyDone` says "cancelled"."""
+        ...
+
+    def truncate(self, samples: int, generation: int | None = None) -> Turn | None:
+        """Keep of an answer in the history only the tokens that its first samples speak.
+
+        A running reply is cancelled first, and cut when its end has come.
+
+        Args:
+            samples: heard, at the reply's rate.
+            generation: of the reply; None is the last one.
+
+        Returns:
+            The answer that remains, as far as it is known now; None: nothing of it was heard, or
+            the reply is none of the history's.
+        """
+        ...
+
+    def add(self, turn: Turn) -> None:
+        """Put a turn at the end of the history."""
+        ...
+
+    def replace(self, turns: Sequence[Turn]) -> None:
+        """Take these turns for the history, as after the deletion of an item."""
+        ...
+
+    def close(self) -> None:
+        """Give back all that the conversation holds; a running reply is cancelled."""
+        ...
+
+
+@runtime_checkable
+class AsyncAssistant(Protocol):
+    """A system that holds many conversations at once for one event loop."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of its replies."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can answer now."""
+        ...
+
+    def conversation(self, system: str | None = None) -> AsyncConversation:
+        """Begin a conversation."""
         ...
 
 

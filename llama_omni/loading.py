@@ -3,6 +3,7 @@
 import os
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,8 @@ from llama_omni.checkpoint.native import (
     quiet_transformers,
     random_model,
 )
+from llama_omni.engine.batch import BatchEngine
+from llama_omni.engine.settings import EngineSettings
 from llama_omni.errors import ConfigError
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.presets import preset as model_preset
@@ -82,6 +85,39 @@ def load(
     with quiet_transformers():  # its remark on the folder's model type concerns no one
         tokenizer = load_tokenizer(folder)
     return _ready(omni, tokenizer, vocoder, system, threads)
+
+
+def load_engine(
+    model: str | PathLike[str] | None = None,
+    *,
+    settings: EngineSettings | None = None,
+    **how: Any,
+) -> BatchEngine:
+    """Load an engine for many conversations at once.
+
+    Args:
+        model: see `load`.
+        settings: its bounds; None: on CUDA 16 rows cost no more than one, elsewhere each costs.
+        how: further arguments of `load`.
+    """
+    assistant = load(model, **how)
+    on_cuda = assistant.model.device.type == "cuda"
+    settings = settings or EngineSettings(cheap_rows=16 if on_cuda else 1)
+    engine = BatchEngine(
+        assistant.stepper,
+        assistant.tokenizer,
+        assistant.vocoder,
+        settings=settings,
+        system=assistant.system,
+    )
+    if on_cuda:
+        rows = settings.max_rows
+        while rows > 1:  # the largest first, so that storage moves once
+            assistant.stepper.warm_up(
+                tokens=min(256, assistant.model.config.max_positions), rows=rows
+            )
+            rows //= 2
+    return engine
 
 
 def _ready(

@@ -90,7 +90,7 @@ def test_second_turn_reads_only_what_is_new_and_answers_as_if_read_at_once(assis
     chat.close()
 
     again = assistant.conversation(system="Be brief.")
-    again._turns = list(turns[:3])
+    again.replace(turns[:3])
     fresh = again.reply(Turn(role="user", text="And then?"), SHORT)
     assert again.reused_positions == 0
     assert fresh.token_ids == second.token_ids

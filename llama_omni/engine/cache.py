@@ -130,6 +130,20 @@ class SlotCache(Cache):
         if room > self.num_slots or capacity > self.capacity:
             self._resize(room, capacity)
 
+    def bytes_of(self, slots: int, tokens: int) -> int:
+        """Return the bytes that storage for so many slots of so many tokens would take."""
+        heads, head_dim = self._shape
+        columns = slots * (tokens * self.frames + 1)
+        return 2 * len(self._stores) * heads * head_dim * columns * self.dtype.itemsize
+
+    def reshape(self, *, slots: int, tokens: int) -> None:
+        """Give storage exactly this size, which must hold every slot in use; see `reserve`."""
+        used = max(self.lengths, default=-1)
+        assert used < slots or not self.lengths, f"slot {used} is in use"
+        assert max(self.lengths.values(), default=0) <= tokens, "a slot holds more"
+        if (slots, tokens) != (self.num_slots, self.capacity):
+            self._resize(slots, tokens)
+
     # One forward pass
 
     def select(self, slots: Sequence[int], tokens: int) -> Selection:
@@ -198,10 +212,8 @@ class SlotCache(Cache):
 
     def _resize(self, slots: int, capacity: int) -> None:
         columns = capacity * self.frames + 1
-        self._stores = [
-            (_grown(keys, slots, columns), _grown(values, slots, columns))
-            for keys, values in self._stores
-        ]
+        for index, (keys, values) in enumerate(self._stores):  # one layer is there twice at a time
+            self._stores[index] = (_grown(keys, slots, columns), _grown(values, slots, columns))
         self.capacity = capacity
         self.version += 1
 
@@ -237,6 +249,8 @@ class SpeechCache(SlotCache):
         )
         self._tables: tuple[Tensor, Tensor] | None = None
         self._tables_tokens = 0
+        table = config.hidden_size * config.upsample_factor * dtype.itemsize
+        self._tables_per_token = table if config.frame_embedding else 0
         super().__init__(
             layers=config.num_layers - 1,
             heads=heads,
@@ -292,6 +306,13 @@ class SpeechCache(SlotCache):
     def num_bytes(self) -> int:
         """Bytes of device memory that storage and the shared tables take now."""
         return super().num_bytes + sum(t.numel() * t.element_size() for t in self._tables or ())
+
+    def bytes_of(self, slots: int, tokens: int) -> int:
+        """Return the bytes that storage for so many slots of so many tokens would take."""
+        heads, head_dim = self._shape
+        row = 2 * heads * head_dim * self.dtype.itemsize + 4 * self.frames
+        tables = self._tables_per_token * tokens
+        return super().bytes_of(slots, tokens) + slots * (tokens + 1) * row + tables
 
     def _resize(self, slots: int, capacity: int) -> None:
         keys, values, scales = (_grown(s, slots, capacity + 1) for s in self._row_stores)

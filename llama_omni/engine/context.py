@@ -37,6 +37,8 @@ class Context:
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
         self._held: list[Hashable] = []
+        self._wanted: list[Hashable] = []  # of the prompt that is being read
+        self._sources: list[int | Tensor] = []  # one a position of it: a token id or an embedding
         with stepper.lock:
             self.slot = stepper.llm_cache.allocate()
         self.reused = 0  # positions of the last prompt that were already there
@@ -45,6 +47,16 @@ class Context:
     def room(self) -> int:
         """Positions left."""
         return self._stepper.llm_cache.max_tokens - len(self._held)
+
+    @property
+    def length(self) -> int:
+        """Positions read."""
+        return len(self._held)
+
+    @property
+    def unread(self) -> int:
+        """Positions of the prompt that `advance` has still to read."""
+        return max(0, len(self._wanted) - len(self._held))
 
     def read(self, prompt: Sequence[int], speech: Sequence[SpokenTurn]) -> Float[Tensor, "1 D"]:
         """Read a prompt, reusing the longest prefix that the slot already holds.
@@ -59,9 +71,16 @@ class Context:
         Raises:
             CapacityError: prompt and one token of reply are more than the model's positions.
         """
+        self.begin(prompt, speech)
+        hidden = self.advance(self.unread)
+        assert hidden is not None, "a prompt has a last position"
+        return hidden
+
+    def begin(self, prompt: Sequence[int], speech: Sequence[SpokenTurn]) -> None:
+        """Drop what a prompt does not begin with; `advance` reads the rest. See `read`."""
         turns = iter(speech)
         wanted: list[Hashable] = []
-        sources: list[int | Tensor] = []  # one a position: a token id or an embedding
+        sources: list[int | Tensor] = []
         for token in prompt:
             if token == SPEECH_TOKEN:
                 turn = next(turns)
@@ -77,11 +96,28 @@ class Context:
                 "start a new one or drop early turns"
             )
         self.reused = _common_prefix(self._held, wanted[:-1])  # the last one's state is needed
-        self._stepper.llm_cache.truncate(self.slot, self.reused)
-        self._held = self._held[: self.reused]
-        hidden = self._stepper.prefill(self.slot, self._embed(sources[self.reused :]))
-        self._held = wanted
+        self.cut(self.reused)
+        self._wanted, self._sources = wanted, sources
+
+    def advance(self, positions: int) -> Float[Tensor, "1 D"] | None:
+        """Read up to so many more positions of the prompt; the last one's state, once it is."""
+        start = len(self._held)
+        end = min(start + positions, len(self._wanted))
+        hidden = self._stepper.prefill(self.slot, self._embed(self._sources[start:end]))
+        self._held += self._wanted[start:end]
+        if end < len(self._wanted):
+            return None
+        self._wanted, self._sources = [], []
         return hidden
+
+    def cut(self, positions: int) -> None:
+        """Forget all but the first positions."""
+        self._stepper.llm_cache.truncate(self.slot, positions)
+        self._held = self._held[:positions]
+
+    def holds(self, tokens: Sequence[int], start: int) -> bool:
+        """Tell whether these tokens were read from position `start` on."""
+        return self._held[start : start + len(tokens)] == list(tokens)
 
     def note(self, token: int) -> None:
         """Record a reply token that a step has fed to the slot."""

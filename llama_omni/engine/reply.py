@@ -17,7 +17,13 @@ from torch import Tensor
 from llama_omni.engine.context import Context
 from llama_omni.engine.phases import Phases
 from llama_omni.engine.step import Row, Stepper
-from llama_omni.engine.vocoding import DEFAULT_LOOKAHEAD, Spoken, StreamingVocoder
+from llama_omni.engine.vocoding import (
+    DEFAULT_LOOKAHEAD,
+    Push,
+    Spoken,
+    StreamingVocoder,
+    VocoderState,
+)
 from llama_omni.interfaces import (
     Audio,
     AudioDelta,
@@ -71,8 +77,7 @@ class ReplyBuilder:
         self._stop_ids = frozenset(stop_ids)
         self._collapse = CollapseStream(vocoder.num_units)
         self._sample_rate = vocoder.sample_rate
-        lookahead = DEFAULT_LOOKAHEAD if options.lookahead is None else options.lookahead
-        self._vocoder = StreamingVocoder(vocoder, lookahead=lookahead)
+        self._vocoder = StreamingVocoder(vocoder, lookahead=self.lookahead)
         self._sound = self._vocoder.start()
         self._pushed = 0  # units that the vocoder has
         self._audio: list[Audio] = []
@@ -81,8 +86,31 @@ class ReplyBuilder:
         self._clock, self._started, self._phases = clock, started, phases
         self._timings = Timings()
 
+    @property
+    def lookahead(self) -> int:
+        """Units held back for the vocoder."""
+        return DEFAULT_LOOKAHEAD if self.options.lookahead is None else self.options.lookahead
+
+    @property
+    def pending_units(self) -> int:
+        """Units known that the vocoder does not have."""
+        return len(self.units) - self._pushed
+
+    @property
+    def units_per_s(self) -> float | None:
+        """Units spoken for each second of sound; None before the first sound."""
+        samples = self._sound.num_samples
+        return self._sound.num_units * self._sample_rate / samples if samples else None
+
     def push(self, token: int, labels: Sequence[int]) -> Iterator[ReplyEvent]:
         """Take the next token and its frames' labels; give what they complete, text first."""
+        yield from self.take(token, labels)
+        size = self.options.chunk_size
+        while size is not None and self.pending_units >= size:
+            yield from self._spoken(self._pushed + size, final=False)
+
+    def take(self, token: int, labels: Sequence[int]) -> Iterator[ReplyEvent]:
+        """Take the next token and its frames' labels; give its text, and leave the sound."""
         if not self.tokens:
             self._timings = replace(self._timings, first_token_s=self._elapsed())
         index = len(self.tokens)
@@ -99,17 +127,31 @@ class ReplyBuilder:
             new = self._scheduled(index, labels)
         self.units += new
         self._unit_tokens += [index] * len(new)
-        size = self.options.chunk_size
-        while size is not None and len(self.units) - self._pushed >= size:
-            yield from self._spoken(self._pushed + size, final=False)
 
     def finish(self, reason: FinishReason) -> Iterator[ReplyEvent]:
         """Give what is held back, then `ReplyDone`. A cancelled reply gives no more sound."""
-        self.finished = reason
-        yield from self._written(self._text_stream.flush())
+        yield from self.end_text(reason)
         if reason != "cancelled" and self.options.speech:
             yield from self._spoken(len(self.units), final=True)
         yield ReplyDone(reply=self.reply())
+
+    def end_text(self, reason: FinishReason) -> Iterator[ReplyEvent]:
+        """Give the text that is held back; no token follows."""
+        self.finished = reason
+        yield from self._written(self._text_stream.flush())
+
+    def chunk(self, size: int, *, final: bool) -> Push:
+        """Take the next units for the vocoder, whose answer `speak` is to be told."""
+        if self._timings.first_chunk_units_s is None and size:
+            self._timings = replace(self._timings, first_chunk_units_s=self._elapsed())
+        units = self.units[self._pushed : self._pushed + size]
+        self._pushed += len(units)
+        return Push(units=units, state=self._sound, final=final)
+
+    def speak(self, spoken: Spoken, state: VocoderState, took_s: float) -> Iterator[ReplyEvent]:
+        """Take what the vocoder made of a chunk within `took_s` seconds; give its sound."""
+        self._sound = state
+        yield from self._sounded(spoken, self._elapsed(), took_s)
 
     def reply(self) -> Reply:
         """Return the reply as it stands."""
@@ -148,9 +190,13 @@ class ReplyBuilder:
             self.units[self._pushed : end], self._sound, final=final
         )
         self._pushed = end
-        audio = spoken.audio.float().cpu().numpy()
+        spoken = replace(spoken, audio=spoken.audio.float().cpu())
         done = self._elapsed()
-        self._timings = replace(self._timings, vocode_s=self._timings.vocode_s + done - begun)
+        yield from self._sounded(spoken, done, done - begun)
+
+    def _sounded(self, spoken: Spoken, done: float, took_s: float) -> Iterator[ReplyEvent]:
+        audio = spoken.audio.float().cpu().numpy()
+        self._timings = replace(self._timings, vocode_s=self._timings.vocode_s + took_s)
         if not len(audio):
             return
         if not self._audio:
@@ -168,7 +214,16 @@ class ReplyBuilder:
             end_sample=spoken.end_sample,
             first_token=first_token,
             end_token=end_token,
+            token_ends=self._token_ends(spoken, first_token, end_token),
         )
+
+    def _token_ends(self, spoken: Spoken, first: int, end: int) -> tuple[int, ...]:
+        """Return for each token of a range the sample where its sound in this piece ends."""
+        ends = [spoken.first_sample] * (end - first)
+        tokens = self._unit_tokens[spoken.first_unit : spoken.end_unit]
+        for token, sample in zip(tokens, spoken.unit_ends, strict=True):
+            ends[token - first] = sample
+        return tuple(itertools.accumulate(ends, max))  # a token without units ends with the last
 
     def _token_range(self, spoken: Spoken) -> tuple[int, int]:
         tokens = self._unit_tokens[spoken.first_unit : spoken.end_unit]

@@ -11,6 +11,7 @@ Planning (which frames) is apart from synthesis, so pushes of several replies sh
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ class Spoken:
     end_sample: int
     first_unit: int  # negative units are dropped and not counted
     end_unit: int
+    unit_ends: tuple[int, ...] = ()  # the sample where each unit's sound ends
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +65,7 @@ class _Plan:
     first: int  # of the frames to give
     end: int
     after: VocoderState  # but for its tail, which is not synthesised yet
+    durations: Sequence[int] = ()  # frames of each unit to give
 
 
 class StreamingVocoder:
@@ -175,6 +178,7 @@ class StreamingVocoder:
             frames=known + right[: self._vocoder.receptive_field],
             first=len(state.left_frames),
             end=len(known),
+            durations=durations[:ready],
             after=VocoderState(
                 pending=pending[ready:],
                 left_units=_last(
@@ -205,6 +209,7 @@ class StreamingVocoder:
             end_sample=after.num_samples,
             first_unit=state.num_units,
             end_unit=after.num_units,
+            unit_ends=tuple(state.num_samples + hop * end for end in accumulate(plan.durations)),
         )
         return spoken, after
 

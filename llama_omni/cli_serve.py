@@ -1,0 +1,182 @@
+"""`llama-omni serve`: many conversations at once, over the Realtime API, with a page."""
+
+import asyncio
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llama_omni.cli_errors import note, one_line_errors
+from llama_omni.cli_options import (
+    PRESETS,
+    ChunkSize,
+    Debug,
+    Device,
+    Dtype,
+    DtypeName,
+    Lookahead,
+    ModelName,
+    PresetName,
+    RandomWeights,
+    Seed,
+    System,
+    Temperature,
+    Threads,
+    TopP,
+    parse_chunk_size,
+)
+from llama_omni.errors import ConfigError, MissingExtraError
+from llama_omni.interfaces import ReplyOptions
+
+# What the extra holds, by the names they are imported under.
+_NEEDED = ("fastapi", "uvicorn", "prometheus_client", "onnxruntime", "silero_vad")
+
+
+def serve(
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at; all but this machine's own need a key."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8000,
+    model: ModelName = None,
+    preset: PresetName = None,
+    random_weights: RandomWeights = False,
+    device: Device = "auto",
+    dtype: DtypeName = Dtype.auto,
+    threads: Threads = None,
+    system: System = None,
+    chunk_size: ChunkSize = "10",
+    lookahead: Lookahead = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Longest reply, whatever a client asks for.", metavar="TOKENS")
+    ] = 1_024,
+    name: Annotated[
+        str, typer.Option(help="The model's name in the API.", metavar="NAME")
+    ] = "llama-omni",
+    api_keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keys that callers may use, one a line; also LLAMA_OMNI_API_KEY.",
+            metavar="FILE",
+            show_default="none",
+        ),
+    ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A page from elsewhere that may connect, such as https://example.org; * is any.",
+            metavar="URL",
+            show_default="this server's own page",
+        ),
+    ] = None,
+    max_sessions: Annotated[
+        int, typer.Option(help="Sessions at a time; more are refused.", metavar="NUMBER")
+    ] = 64,
+    max_session_s: Annotated[
+        float, typer.Option(help="Longest session; 0 is for ever.", metavar="SECONDS")
+    ] = 3_600.0,
+    drain_s: Annotated[
+        float, typer.Option(help="For answers to end after SIGTERM.", metavar="SECONDS")
+    ] = 30.0,
+    speculate: Annotated[
+        bool,
+        typer.Option(help="Begin the reply at a short pause, unseen; it may be for nothing."),
+    ] = True,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="Serve TLS with this PEM file.", metavar="FILE")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="The certificate's key.", metavar="FILE")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Serve many conversations at once, over the Realtime API, with a page to talk to.
+
+    Stock OpenAI Realtime clients connect to ws://HOST:PORT/v1/realtime, people to the page at /.
+    Also there: /healthz, /readyz, /metrics. SIGTERM lets the answers end that are being given.
+    """
+    with one_line_errors(debug):
+        _check_extra()
+        from llama_omni.serve.keys import read_keys
+        from llama_omni.serve.limits import ModelFacts, SessionLimits
+        from llama_omni.serve.origins import is_loopback
+        from llama_omni.serve.running import Address
+        from llama_omni.serve.serve_settings import ServeSettings
+
+        if preset is not None and preset not in PRESETS:
+            raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        keys = read_keys(api_keys)
+        if not keys and not is_loopback(host):
+            raise ConfigError(
+                f"--host must be this machine's own (127.0.0.1) without keys, got {host!r}; give "
+                "--api-keys FILE or LLAMA_OMNI_API_KEY"
+            )
+        options = ReplyOptions(
+            chunk_size=parse_chunk_size(chunk_size),
+            lookahead=lookahead,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        )
+        settings = ServeSettings(
+            model=ModelFacts(
+                name=name,
+                speculate=speculate,
+                max_output_tokens=max_new_tokens,
+                options=options,
+            ),
+            limits=SessionLimits(max_session_s=max_session_s or None),
+            keys=keys,
+            origins=tuple(origin or ()),
+            max_sessions=max_sessions,
+            drain_s=drain_s,
+        )
+        address = Address(
+            host=host, port=port, certificate=tls_certificate, certificate_key=tls_key
+        )
+        how = {
+            "model": model,
+            "preset": preset,
+            "random_weights": random_weights,
+            "device": device,
+            "dtype": dtype.value,
+            "seed": seed,
+            "system": system,
+            "threads": threads,
+        }
+        logging.basicConfig(
+            level=logging.DEBUG if debug else logging.INFO,
+            format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        )
+        if not debug:
+            logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        logging.getLogger("websockets").setLevel(logging.INFO)  # its remarks hold frames
+        asyncio.run(_serve(settings, address, how))
+
+
+async def _serve(settings: Any, address: Any, how: dict[str, Any]) -> None:
+    from llama_omni.remote.client import RemoteEngine
+    from llama_omni.remote.factory import Factory
+    from llama_omni.serve.app import create_app
+    from llama_omni.serve.running import run
+
+    engine = RemoteEngine(Factory("llama_omni.loading:load_engine", how))
+
+    def started(url: str) -> None:
+        note(f"talk at {url} (clients: {url.replace('http', 'ws', 1)}v1/realtime)")
+
+    try:
+        await run(create_app(engine, settings), address, load=engine.start, started=started)
+    finally:
+        await engine.close()
+
+
+def _check_extra() -> None:
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "serve", "serving")

@@ -1,0 +1,36 @@
+"""Who may connect: which pages, and without a key only who is on this machine."""
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+
+def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str]) -> bool:
+    """Tell whether a page may connect. Programs send no origin; browsers always do.
+
+    Args:
+        origin: the page's, as its browser says.
+        host: the server's name in the request.
+        allowed: origins beside the server's own.
+    """
+    if origin is None or "*" in allowed or origin in allowed:
+        return True
+    try:
+        return host is not None and urlsplit(origin).netloc.lower() == host.lower() != ""
+    except ValueError:
+        return False
+
+
+def is_loopback(name: str | None) -> bool:
+    """Tell whether an address, or a `Host` header with its port, is this machine itself.
+
+    Also asked of the `Host`: a page elsewhere can give its own name this machine's address.
+    """
+    if not name:
+        return False
+    try:
+        host = name if name.count(":") > 1 and not name.startswith("[") else None
+        host = host or urlsplit(f"//{name}").hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
