@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 
 from llama_omni.serve.page import Page
 
@@ -36,11 +36,22 @@ class FakeRealtime:
     def __init__(self, *, key: str = "", think_s: float = 0.3, seconds: float = 2.5) -> None:
         self.key, self.think_s, self.seconds = key, think_s, seconds
         self.received: list[dict[str, Any]] = []
-        self.sockets: list[WebSocket] = []
+        self.sockets: list[tuple[WebSocket, asyncio.AbstractEventLoop]] = []
         self.heard = bytearray()
         self.app = FastAPI()
         self.app.websocket("/v1/realtime")(self.talk)
+        self.app.get("/v1/models")(self.models)
         self.app.mount("/", Page())
+
+    def drop(self) -> None:
+        """Cut every connection, as a server that dies does. From any thread."""
+        for socket, loop in self.sockets:
+            asyncio.run_coroutine_threadsafe(socket.close(1012), loop)
+
+    async def models(self, request: Request) -> Response:
+        """Tell whether the key is right, as the real server does."""
+        right = not self.key or request.headers.get("authorization") == f"Bearer {self.key}"
+        return Response("{}", 200 if right else 401)
 
     async def talk(self, socket: WebSocket) -> None:
         """Hold one conversation."""
@@ -48,7 +59,8 @@ class FakeRealtime:
             await socket.close(3000)
             return
         await socket.accept("realtime")
-        self.sockets.append(socket)
+        here = (socket, asyncio.get_running_loop())
+        self.sockets.append(here)
         conversation = _Conversation(self, socket)
         try:
             await conversation.send(
@@ -61,7 +73,7 @@ class FakeRealtime:
         except WebSocketDisconnect:
             pass
         finally:
-            self.sockets.remove(socket)
+            self.sockets.remove(here)
             await conversation.cancel()
 
 
