@@ -260,3 +260,19 @@ def test_wrong_key_is_said_and_the_right_one_works() -> None:
         page.press("#question", "Enter")
         wait_for(page, "speaking")
         assert "a-key" not in page.evaluate("JSON.stringify(localStorage)")
+
+
+def test_second_question_cancels_the_first_and_is_answered() -> None:
+    fake = FakeRealtime(seconds=1)
+    with serving(fake) as address, page_of(address) as page:
+        page.evaluate(
+            """for (const text of ["One?", "Two?"]) {
+              document.getElementById("question").value = text;
+              document.getElementById("composer").requestSubmit();
+            }"""
+        )
+        wait_for(page, "speaking")
+        wait_for(page, "ready")
+        assert page.inner_text("#transcript .assistant:last-child .words") == ANSWER
+    kinds = [event["type"] for event in fake.received if event["type"].startswith("response.")]
+    assert kinds == ["response.create", "response.cancel", "response.create"]

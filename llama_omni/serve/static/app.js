@@ -1,6 +1,7 @@
 // The page: its buttons, keys and sentences. What they do is in talk.js, what is known in state.js.
 
 import { samplesFromFile } from "./pcm.js";
+import { NOT_CONNECTED } from "./realtime.js";
 import { bindForm, listDevices, loadSettings, saveSettings } from "./settings.js";
 import { Talk } from "./talk.js";
 import { Transcript } from "./transcript.js";
@@ -45,6 +46,7 @@ async function attempt(action) {
   try {
     await action();
   } catch (error) {
+    if (error.name === NOT_CONNECTED) return;
     complain(REFUSALS[error.name] || `That did not work: ${error.message}`);
   }
 }

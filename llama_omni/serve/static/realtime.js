@@ -5,6 +5,8 @@ const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 8000;
 const POLITE_CLOSE = 1000;
 
+export const NOT_CONNECTED = "NotConnected"; // name of the error; the sentence was told before
+
 export class Realtime extends EventTarget {
   constructor(address = new URL("/v1/realtime", location.href)) {
     super();
@@ -16,21 +18,21 @@ export class Realtime extends EventTarget {
     this.attempts = 0;
   }
 
-  // Connect, and resolve once the server has greeted.
+  // Connect, and resolve once the server has greeted; fail where there is no use in trying on.
   connect(key) {
     this.key = key;
     this.wanted = true;
     if (this.status === "open") return Promise.resolve();
-    this.greeted ??= new Promise((resolve) => (this.resolveGreeted = resolve));
+    this.greeting ??= resolvers();
     if (this.status !== "connecting") this.dial();
-    return this.greeted;
+    return this.greeting.promise;
   }
 
   close() {
-    this.wanted = false;
     clearTimeout(this.timer);
     this.socket?.close(POLITE_CLOSE);
-    this.tell("closed");
+    this.socket = null;
+    this.giveUp("");
   }
 
   // Give whether the event left.
@@ -65,8 +67,8 @@ export class Realtime extends EventTarget {
     if (event.type === "session.created") {
       this.attempts = 0;
       this.tell("open");
-      this.resolveGreeted?.();
-      this.greeted = null;
+      this.greeting?.resolve();
+      this.greeting = null;
     }
     this.dispatchEvent(new CustomEvent("server", { detail: event }));
   }
@@ -78,7 +80,7 @@ export class Realtime extends EventTarget {
     if (code === POLITE_CLOSE) {
       this.giveUp(reason || "The server ended the session. Press the button to begin anew.");
     } else if (!wasOpen && (await this.refused())) {
-      this.giveUp("This server wants another API key. Put it into the settings.", "key");
+      this.giveUp("This server wants another API key. Put it into the settings.");
     } else if (this.wanted) this.wait(wasOpen);
   }
 
@@ -100,13 +102,22 @@ export class Realtime extends EventTarget {
     this.timer = setTimeout(() => this.dial(), waitMs);
   }
 
-  giveUp(message, about = "") {
+  giveUp(message) {
     this.wanted = false;
-    this.tell("closed", { message, about });
+    this.greeting?.reject(new DOMException(message, NOT_CONNECTED));
+    this.greeting = null;
+    this.tell("closed", { message });
   }
 
   tell(status, more = {}) {
     this.status = status;
     this.dispatchEvent(new CustomEvent("connection", { detail: { status, ...more } }));
   }
+}
+
+// Promise.withResolvers is not in every browser yet.
+function resolvers() {
+  const found = {};
+  found.promise = new Promise((resolve, reject) => Object.assign(found, { resolve, reject }));
+  return found;
 }

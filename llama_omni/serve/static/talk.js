@@ -16,8 +16,10 @@ export class Talk {
     this.realtime = new Realtime();
     this.silenced = new Set(); // answers that were interrupted: what still comes is stale
     this.held = false;
-    this.next = null; // a request that waits for the end of the one before
+    this.next = false; // a request waits for the end of the one before
+    this.asked = ""; // event_id of a request that the server has not taken up yet
     this.questions = 0;
+    this.requests = 0;
     this.realtime.addEventListener("server", ({ detail }) => this.take(detail));
     this.realtime.addEventListener("connection", ({ detail }) => this.followConnection(detail));
     this.speaker.addEventListener("playback", ({ detail }) => this.state.hearPlayback(detail));
@@ -105,13 +107,20 @@ export class Talk {
     this.request();
   }
 
+  // There is one response at a time: the one before is cancelled, and ends first.
   request() {
-    this.next = () => {
-      this.next = null;
-      this.state.endTurn();
-      this.realtime.send("response.create");
-    };
-    if (this.state.response === null) this.next();
+    this.state.endTurn();
+    if (this.state.response !== null || this.asked) this.next = true;
+    else {
+      this.next = false;
+      this.asked = `ask_${++this.requests}`;
+      this.realtime.send("response.create", { event_id: this.asked });
+    }
+  }
+
+  begin({ id }) {
+    this.asked = "";
+    if (this.next) this.realtime.send("response.cancel", { response_id: id });
   }
 
   // Stop the answer, and tell the server how much of it was heard.
@@ -146,7 +155,8 @@ export class Talk {
       if (this.settings.interruptByVoice) this.interrupt({ cancel: false });
     } else if (event.type === "conversation.item.truncated") {
       this.realtime.send("conversation.item.retrieve", { item_id }); // with the heard words only
-    } else if (event.type === "response.done") this.finish(event.response);
+    } else if (event.type === "response.created") this.begin(event.response);
+    else if (event.type === "response.done") this.finish(event.response);
     else if (event.type === "error") this.fail(event.error);
   }
 
@@ -154,12 +164,15 @@ export class Talk {
     if (status === "failed") {
       this.complain(status_details?.error?.message || "The answer failed. Please ask again.");
     }
-    this.next?.();
+    if (this.next) this.request();
   }
 
   fail(error) {
     if (error.code === "response_cancel_not_active") return; // it ended on its own just before
-    this.state.change({ turnEndedAt: this.state.response === null ? null : this.state.turnEndedAt });
+    if (error.event_id && error.event_id === this.asked) {
+      this.asked = "";
+      if (this.state.response === null) this.state.change({ turnEndedAt: null });
+    }
     this.complain(error.message);
   }
 
@@ -167,7 +180,8 @@ export class Talk {
     if (status !== "open" && this.state.connection === "open") {
       this.speaker.flush();
       this.state.reset();
-      this.next = null;
+      this.next = false;
+      this.asked = "";
       this.lost = wasOpen;
     }
     this.state.change({ connection: status });
