@@ -5,6 +5,7 @@ import json
 
 import httpx
 import pytest
+from fake_engine import FakeEngine
 from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
 from serve_tools import run, serving, talking
 from starlette.applications import Starlette
@@ -227,6 +228,17 @@ def test_sessions_are_limited():
         async with serving(settings=settings) as running:
             async with talking(running):
                 assert await status(running) == 503
+            assert await status(running) == 101
+
+    run(talk())
+
+
+def test_no_session_begins_before_the_engine_is_ready():
+    async def talk():
+        engine = FakeEngine(ready=False)
+        async with serving(engine) as running:
+            assert await status(running) == 503
+            engine.ready = True
             assert await status(running) == 101
 
     run(talk())
