@@ -164,7 +164,7 @@ bindTalk();
 bindKeys();
 bindQuestions();
 bindSettings();
-new Waveform(part("waveform"), () => [
+new Waveform(part("waveform"), part("talk"), () => [
   talk.pushToTalk && !talk.held ? null : talk.microphone.analyser,
   talk.speaker.analyser,
 ]);

@@ -75,12 +75,12 @@ const READERS = {
   "input_audio_buffer.speech_started": (state, { item_id }) => {
     state.hearing = true;
     state.turnEndedAt = null;
-    state.message(item_id, "user").spoken = true;
+    state.message(item_id, "user");
   },
   "input_audio_buffer.speech_stopped": (state) => state.endTurn(),
   "input_audio_buffer.timeout_triggered": (state) => state.endTurn(),
   "input_audio_buffer.committed": (state, { item_id }) => {
-    state.message(item_id, "user").spoken = true;
+    state.message(item_id, "user").status = "said";
   },
   "conversation.item.added": readItem,
   "conversation.item.done": readItem,
@@ -142,7 +142,7 @@ function readItem(state, { item }) {
   if (item.type !== "message" || item.role !== "user") return;
   const message = state.message(item.id, "user");
   message.text ||= textOf(item);
-  message.spoken ||= item.content.some((part) => part.type === "input_audio");
+  message.status = "said";
 }
 
 function textOf(item) {

@@ -56,9 +56,7 @@ export class Talk {
 
   async toggle() {
     if (this.microphone.open) this.closeMicrophone();
-    else {
-      await Promise.all([this.openMicrophone(), this.open()]);
-    }
+    else await Promise.all([this.openMicrophone(), this.open()]);
   }
 
   async hold() {
@@ -132,8 +130,7 @@ export class Talk {
     this.state.change({ playing: false });
     const heard = await this.speaker.flush();
     if (heard === null) return;
-    const item_id = heard.item;
-    const audio_end_ms = heard.heardMs;
+    const { item: item_id, heardMs: audio_end_ms } = heard;
     this.realtime.send("conversation.item.truncate", { item_id, content_index: 0, audio_end_ms });
   }
 
@@ -190,9 +187,11 @@ export class Talk {
     if (status === "waiting") {
       const seconds = (waitMs / 1000).toFixed(waitMs < 1000 ? 1 : 0);
       this.complain(`The server cannot be reached. Trying again in ${seconds} s.`);
+      this.unreachable = true;
     }
     if (status === "open") {
-      this.complain("");
+      if (this.unreachable) this.complain(""); // but not what was said of a microphone
+      this.unreachable = false;
       if (this.lost) this.state.say("Connected again. The conversation begins anew.");
       this.lost = false;
     }

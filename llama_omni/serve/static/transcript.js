@@ -6,11 +6,15 @@ export class Transcript {
   constructor(list) {
     this.list = list;
     this.shown = new Map(); // message's id to its element
+    this.following = true; // until the reader scrolls up
+    list.addEventListener("scroll", () => {
+      this.following = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+    });
+    new ResizeObserver(() => this.follow()).observe(list);
   }
 
   show(messages) {
     const { list } = this;
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
     list.dataset.empty = String(messages.length === 0);
     for (const message of messages) {
       if (!this.shown.has(message.id)) {
@@ -20,7 +24,11 @@ export class Transcript {
       }
       fill(this.shown.get(message.id), message);
     }
-    if (atEnd) list.scrollTop = list.scrollHeight;
+    this.follow();
+  }
+
+  follow() {
+    if (this.following) this.list.scrollTop = this.list.scrollHeight;
   }
 }
 
@@ -54,8 +62,7 @@ function fill(element, message) {
     unheard.title = "not heard";
     words.replaceChildren(text.slice(0, heard), unheard);
   }
-  element.dataset.empty = text === "" && !message.spoken ? "true" : "false";
-  if (text === "" && message.role === "user") words.textContent = "(spoken)";
+  if (text === "" && message.role === "user") words.textContent = message.status === "begun" ? "\u2026" : "(spoken)";
   element.dataset.spoken = String(text === "" && message.role === "user");
   element.querySelector(".facts").textContent = facts(message).join(" \u00b7 ");
 }

@@ -1,14 +1,16 @@
-// Two live waveforms that scroll to the middle: what you say from the left, the answer from the
+// Two live waveforms that flow out from the button: what you say to the left, the answer to the
 // right. Loudness only: bars are read at a glance.
 
 const BAR = 3; // CSS pixels
 const GAP = 3;
 const BARS_A_SECOND = 30;
-const LOUDEST_RMS = 0.25;
+const LOUDEST_RMS = 0.35;
+const CLEAR = 17; // CSS pixels between the button and the first bar
 
 export class Waveform {
-  constructor(canvas, sources) {
+  constructor(canvas, button, sources) {
     this.canvas = canvas;
+    this.button = button; // in the middle, over the canvas
     this.sources = sources; // () => [analyser or null, analyser or null]
     this.levels = [[], []];
     this.buffer = new Float32Array(1024);
@@ -50,13 +52,14 @@ export class Waveform {
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width, height);
     const style = getComputedStyle(canvas);
-    const count = Math.floor(width / 2 / (BAR + GAP));
+    const first = this.button.offsetWidth / 2 + CLEAR;
+    const count = Math.max(1, Math.floor((width / 2 - first) / (BAR + GAP)));
     this.levels.forEach((bars, side) => {
       bars.length = Math.min(bars.length, count);
-      pen.fillStyle = style.getPropertyValue(side === 0 ? "--you" : "--answer");
+      pen.fillStyle = side === 0 ? style.color : style.borderTopColor; // resolved by the browser
       for (let place = 0; place < count; place += 1) {
         const tall = Math.max(BAR, (bars[place] || 0) * height);
-        const away = place * (BAR + GAP) + GAP / 2;
+        const away = first + place * (BAR + GAP);
         pen.globalAlpha = (bars[place] ? 1 : 0.35) * (1 - 0.85 * (place / count));
         pen.beginPath();
         const left = side === 0 ? width / 2 - away - BAR : width / 2 + away;
