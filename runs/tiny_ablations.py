@@ -189,7 +189,9 @@ def _write(options: argparse.Namespace, names: list[str]) -> None:
         cells += [_value(heard[GENERIC]["own"])]
         shown = " | ".join("-" if cell is None else f"{cell:.3f}" for cell in cells)
         text.append(f"| {row['title']} | {row['steps']:,} | {shown} |")
-    text += ["", "Machine: " + ", ".join(f"{key} {value}" for key, value in machine.items())]
+    versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items() if value)
+    text += ["", f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {versions}"]
+    text[-1] += f"; {machine['date']}."
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
     options.output.with_suffix(".json").write_text(
