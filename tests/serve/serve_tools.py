@@ -73,7 +73,7 @@ class Client:
     async def send(self, kind, **fields):
         await self.connection.send({"type": kind, **fields})
 
-    async def until(self, kind, seconds=20.0, **fields):
+    async def until(self, kind, seconds=90.0, **fields):
         """Take events up to one of a type; return all of them."""
         taken = []
         async with asyncio.timeout(seconds):

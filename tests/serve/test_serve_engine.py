@@ -68,7 +68,7 @@ async def spoken_turns(client):
     """Two spoken turns, each interrupted; the small model hears at most 1 s."""
     for _ in range(2):
         await client.say((400, SILENCE), (400, SPEECH), (1_000, SILENCE))
-        events = await client.until("response.output_audio.delta", 30.0)
+        events = await client.until("response.output_audio.delta")
         item = only(events, "response.output_item.added")["item"]["id"]
         await client.say((400, SPEECH), (100, SILENCE))
         events += await client.until("response.done")
