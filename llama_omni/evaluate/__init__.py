@@ -1,0 +1,1 @@
+"""Evaluation as in the paper, on any `Assistant`: sets, runs, measures, reports. No torch."""
