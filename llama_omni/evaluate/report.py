@@ -15,7 +15,6 @@ from llama_omni.evaluate.document import (
     Heading,
     Paragraph,
     Picture,
-    Table,
     markdown,
 )
 from llama_omni.evaluate.evaluated import Evaluated, read_evaluated
