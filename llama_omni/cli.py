@@ -27,7 +27,6 @@ from llama_omni.cli_errors import (
 )
 from llama_omni.cli_jobs import Job, plan
 from llama_omni.cli_options import (
-    PRESETS,
     ChunkSize,
     Debug,
     Device,
@@ -44,6 +43,7 @@ from llama_omni.cli_options import (
     Temperature,
     Threads,
     TopP,
+    check_preset,
     parse_chunk_size,
 )
 from llama_omni.cli_parts import train_app
@@ -176,8 +176,7 @@ def ask(
         )
         if no_speech and (output is not None or play):
             raise ConfigError("--no-speech makes no sound: leave out --output and --play")
-        if preset is not None and preset not in PRESETS:  # before torch is loaded
-            raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        check_preset(preset)
         jobs = plan(inputs or [], text, output)
         show = _Show(json=as_json, names=len(jobs) > 1, player=Player() if play else None)
         assistant, refused = None, False
