@@ -58,7 +58,7 @@ def test_some_training_records_are_held_out_always_the_same(tmp_path):
     assert again == held_out[: len(again)]
     named = Source(path=half, held_out=0.5, split="other")
     assert {record.split for record in read(named)} == {"other"}
-    with pytest.raises(ConfigError, match="source.held_out must be at least 0 and below 1"):
+    with pytest.raises(ConfigError, match="held_out must be at least 0"):
         Source(held_out=1.0)
 
 
