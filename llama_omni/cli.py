@@ -27,7 +27,6 @@ from llama_omni.cli_errors import (
 )
 from llama_omni.cli_jobs import Job, plan
 from llama_omni.cli_options import (
-    PRESETS,
     ChunkSize,
     Debug,
     Device,
@@ -44,6 +43,7 @@ from llama_omni.cli_options import (
     Temperature,
     Threads,
     TopP,
+    check_preset,
     parse_chunk_size,
 )
 from llama_omni.cli_parts import train_app
@@ -176,8 +176,7 @@ def ask(
         )
         if no_speech and (output is not None or play):
             raise ConfigError("--no-speech makes no sound: leave out --output and --play")
-        if preset is not None and preset not in PRESETS:  # before torch is loaded
-            raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        check_preset(preset)
         jobs = plan(inputs or [], text, output)
         show = _Show(json=as_json, names=len(jobs) > 1, player=Player() if play else None)
         assistant, refused = None, False
@@ -211,15 +210,17 @@ def ask(
 
 @app.command()
 def convert(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="The released folder (config.json and *.safetensors).", metavar="SOURCE"
-        ),
-    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to make.", metavar="FOLDER")
     ],
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The released folder (config.json and *.safetensors); none for a vocoder alone.",
+            metavar="SOURCE",
+            show_default=False,
+        ),
+    ] = None,
     speech_encoder: Annotated[
         Path | None,
         typer.Option(help="Whisper: OpenAI's .pt file, or a folder.", metavar="FILE|FOLDER"),
@@ -247,12 +248,20 @@ def convert(
 ) -> None:
     """Turn a released checkpoint into one folder that ask can load.
 
-    Reads shard by shard, so a model much larger than memory is fine.
+    Reads shard by shard, so a model much larger than memory is fine. Without SOURCE, --vocoder
+    alone is turned into a folder that train can load.
     """
     with one_line_errors(debug):
         from llama_omni.checkpoint import convert as convert_checkpoint
+        from llama_omni.checkpoint import convert_vocoder
 
         hush_transformers()
+        if source is None:
+            if vocoder is None or speech_encoder is not None or kmeans is not None:
+                raise ConfigError("SOURCE must be given, unless --vocoder alone is converted")
+            convert_vocoder(vocoder=vocoder, vocoder_config=vocoder_config, output=output)
+            print(f"vocoder in {output}")
+            return
         with byte_bar() as progress:
             convert_checkpoint(
                 source=source,

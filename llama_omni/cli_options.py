@@ -25,6 +25,16 @@ def complete_preset(incomplete: str) -> list[str]:
     return [name for name in PRESETS if name.startswith(incomplete)]
 
 
+def check_preset(name: str | None) -> None:
+    """Refuse a preset that there is not, before torch is loaded.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name is not None and name not in PRESETS:
+        raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {name!r}")
+
+
 ModelName = Annotated[
     str | None,
     typer.Option(help="A folder or hub id; the embedded tiny model if absent.", metavar="NAME"),

@@ -10,7 +10,6 @@ import typer
 
 from llama_omni.cli_errors import note, one_line_errors
 from llama_omni.cli_options import (
-    PRESETS,
     ChunkSize,
     Debug,
     Device,
@@ -25,6 +24,7 @@ from llama_omni.cli_options import (
     Temperature,
     Threads,
     TopP,
+    check_preset,
     parse_chunk_size,
 )
 from llama_omni.errors import ConfigError, MissingExtraError
@@ -108,8 +108,7 @@ def serve(
         from llama_omni.serve.running import Address
         from llama_omni.serve.serve_settings import ServeSettings
 
-        if preset is not None and preset not in PRESETS:
-            raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        check_preset(preset)
         keys = read_keys(api_keys)
         if not keys and not is_loopback(host):
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llama_omni.bench.machine import describe
+from llama_omni.bench.machine import describe, versions_line
 from llama_omni.bench.report import table
 from llama_omni.bench.settings import ANSWER_TOKENS, Spread
 
@@ -59,14 +59,13 @@ def write(result: dict[str, Any], folder: Path, name: str) -> None:
 def markdown(result: dict[str, Any]) -> str:
     """Return the result as a page."""
     machine = result["machine"]
-    versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
     busy = f"load average {result['load_before']} before, {machine['load_average']} at the end"
     lines = [
         "# Throughput",
         "",
         f"- Hardware: {machine['gpu'] or machine['cpu']}, {machine['cores']} cores seen, "
         f"{machine['memory_gib']} GiB, {machine['system']}; {busy}",
-        f"- Versions: {versions}",
+        f"- Versions: {versions_line(machine)}",
         f"- Command: `{result['command']}`",
         f"- Date: {machine['date']}",
         "",

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from llama_omni import load
-from llama_omni.bench.machine import describe
+from llama_omni.bench.machine import describe, versions_line
 from llama_omni.bench.tiny import TinySettings, measure_tiny, vocode_with
 from llama_omni.bench.tiny.hearing import DOMAIN, GENERIC
 from llama_omni.checkpoint.native import load_model, load_vocoder, random_model
@@ -189,9 +189,8 @@ def _write(options: argparse.Namespace, names: list[str]) -> None:
         cells += [_value(heard[GENERIC]["own"])]
         shown = " | ".join("-" if cell is None else f"{cell:.3f}" for cell in cells)
         text.append(f"| {row['title']} | {row['steps']:,} | {shown} |")
-    versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items() if value)
-    text += ["", f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {versions}"]
-    text[-1] += f"; {machine['date']}."
+    text += ["", f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; "]
+    text[-1] += f"{versions_line(machine)}; {machine['date']}."
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.with_suffix(".md").write_text("\n".join(text) + "\n", encoding="utf-8")
     options.output.with_suffix(".json").write_text(

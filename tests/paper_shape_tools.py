@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import HubertConfig, HubertModel, LlamaForCausalLM, VitsConfig, VitsModel
+from transformers import HubertConfig, HubertModel, LlamaForCausalLM
 
 from llama_omni.checkpoint.released_encoder import openai_name
 from llama_omni.model import presets
@@ -18,6 +18,7 @@ from llama_omni.model.encoder import SpeechEncoder
 from llama_omni.model.tokenizer import random_tokenizer
 from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 from tests.stub_server import schema_of, words_of
+from tests.vits_tools import write_vits
 
 ALPACA, ULTRACHAT = 13, 37  # 1 to 3, as 50K to 150K
 CODE = "Write a program"  # what no voice can say, once it is rewritten
@@ -26,7 +27,6 @@ AGAIN = "Why does bread rise?"  # is asked in both sources
 
 _THINGS = "kettle ladder lantern compass hammock bicycle teapot violin".split()
 _ASKED = ("What is a {} good for?", "How do I clean a {}?", "Who needs a {}?", "Describe a {}.")
-_LETTERS = " 'abcdefghijklmnopqrstuvwxyz-_"
 
 
 def questions(number: int, first: int) -> list[str]:
@@ -73,46 +73,8 @@ def reply(body: dict) -> str:
 
 def write_voice(folder: Path, *, speakers: int) -> Path:
     """Write a VITS in the layout of Transformers."""
-    config = VitsConfig(
-        vocab_size=len(_LETTERS) + 1,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        ffn_dim=32,
-        flow_size=16,
-        spectrogram_bins=33,
-        prior_encoder_num_flows=2,
-        prior_encoder_num_wavenet_layers=1,
-        posterior_encoder_num_wavenet_layers=1,
-        duration_predictor_num_flows=1,
-        duration_predictor_filter_channels=16,
-        depth_separable_num_layers=1,
-        upsample_initial_channel=32,
-        upsample_rates=[8, 8, 4],
-        upsample_kernel_sizes=[16, 16, 8],
-        resblock_kernel_sizes=[3],
-        resblock_dilation_sizes=[[1, 3]],
-        sampling_rate=22_050,
-        num_speakers=speakers,
-        speaker_embedding_size=8 if speakers > 1 else 0,
-    )
-    torch.manual_seed(speakers)
-    VitsModel(config).save_pretrained(folder)
-    vocabulary = {letter: i for i, letter in enumerate("_" + _LETTERS.replace("_", ""))}
-    vocabulary["<unk>"] = len(vocabulary)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    settings = {
-        "add_blank": True,
-        "is_uroman": False,
-        "language": "eng",
-        "normalize": True,
-        "pad_token": "_",
-        "phonemize": False,
-        "tokenizer_class": "VitsTokenizer",
-        "unk_token": "<unk>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return folder
+    size = 8 if speakers > 1 else 0
+    return write_vits(folder, seed=speakers, num_speakers=speakers, speaker_embedding_size=size)
 
 
 def write_hubert(folder: Path) -> Path:

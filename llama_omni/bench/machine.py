@@ -42,6 +42,11 @@ def describe(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
+def versions_line(machine: dict[str, Any]) -> str:
+    """Return the versions of what `describe` gave, on one line."""
+    return ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
+
+
 def cpu_name() -> str:
     """Return the processor's name as the system tells it."""
     info = Path("/proc/cpuinfo")

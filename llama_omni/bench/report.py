@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_omni.bench.first_audio import PHASES
+from llama_omni.bench.machine import versions_line
 from llama_omni.bench.settings import UNITS_PER_TOKEN, Spread
 from llama_omni.errors import OutputError
 
@@ -44,14 +45,13 @@ def write_report(result: dict[str, Any], folder: Path, name: str) -> None:
 def markdown(result: dict[str, Any]) -> str:
     """Return the result as a page of tables."""
     machine = result["machine"]
-    versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
     where = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores seen"
     lines = [
         f"# {result['preset']} on {machine['device']}, {machine['dtype']}",
         "",
         f"- Hardware: {where}, threads used: {machine['threads']}, {machine['memory_gib']} GiB, "
         f"{machine['system']}; load average at the end {machine['load_average']}",
-        f"- Versions: {versions}",
+        f"- Versions: {versions_line(machine)}",
         f"- Command: `{result['command']}`",
         f"- Date: {machine['date']}",
         "",

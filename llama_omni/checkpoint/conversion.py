@@ -115,6 +115,41 @@ def convert(
     return output
 
 
+def convert_vocoder(
+    *,
+    vocoder: str | PathLike[str],
+    output: str | PathLike[str],
+    vocoder_config: str | PathLike[str] | None = None,
+) -> Path:
+    """Turn fairseq's unit vocoder alone into a folder, for a model that is trained here.
+
+    Args:
+        vocoder: fairseq's `g_*`.
+        output: the folder to make; an existing one must be empty.
+        vocoder_config: its `config.json`; None is the one beside it.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        CheckpointError: names file and tensor, what was found and what was expected.
+        OutputError: the output exists, cannot be written, or does not fit on the disk.
+    """
+    output = Path(output)
+    refuse_output(output)
+    voice, files = _read_vocoder(vocoder, vocoder_config)
+    with folder_at_once(output, files[0].stat().st_size) as folder, quiet_transformers():
+        voice.save_pretrained(folder)
+    return output
+
+
+def _read_vocoder(
+    vocoder: str | PathLike[str], vocoder_config: str | PathLike[str] | None
+) -> tuple[UnitVocoder, list[Path]]:
+    files = [Path(vocoder), Path(vocoder_config or Path(vocoder).with_name("config.json"))]
+    return UnitVocoder.from_fairseq(*files), files
+
+
 def _stored_dtype(dtype: torch.dtype | str | None, released: torch.dtype) -> torch.dtype:
     if dtype is None or dtype == "auto":
         return released
@@ -151,9 +186,8 @@ def _read_extras(
     if vocoder is None and vocoder_config is not None:
         raise CheckpointError(f"{vocoder_config} must come with the vocoder it is for, got none")
     if vocoder is not None:
-        beside = Path(vocoder).with_name("config.json")
-        files += [Path(vocoder), Path(vocoder_config or beside)]
-        voice = UnitVocoder.from_fairseq(*files)
+        voice, read = _read_vocoder(vocoder, vocoder_config)
+        files += read
         if voice.num_units != num_units:
             raise CheckpointError(
                 f"{vocoder} must speak the model's {num_units} units, got {voice.num_units}"

@@ -6,13 +6,13 @@ It holds no date and no place, so that the same build gives the same manifest.
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import llama_omni
 from llama_omni.audio import SAMPLE_RATE, UNIT_RATE
-from llama_omni.data.recipe import BuildRecipe
+from llama_omni.data.recipe import BuildRecipe, without_place
 from llama_omni.data.records import Reject
 from llama_omni.data.shards import FORMAT
 from llama_omni.interfaces import Voice
@@ -48,7 +48,10 @@ def make_manifest(
         "sample_rate": SAMPLE_RATE,
         "counts": dict(counts),
         "rejects": dict(Counter(row.stage for row in rejects)),
-        "voices": {name: asdict(voice) for name, voice in sorted(voices.items())},
+        "voices": {
+            without_place(name): asdict(replace(voice, name=without_place(voice.name)))
+            for name, voice in sorted(voices.items())
+        },
         "units": units,
         "shards": list(shards),
         "versions": _versions(),

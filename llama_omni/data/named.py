@@ -16,6 +16,7 @@ def instructs2s_200k() -> BuildRecipe:
     write, CosyVoice-300M-SFT ask as a man or a woman at random, and VITS (LJSpeech) answer; here
     two of Debian's voices ask and its clearest one answers, until --set voices.* names others.
     Units are 1000 of HuBERT's 11th layer: --set units.features=hubert:FOLDER#11, or units.folder.
+    About 500 records are held out, to watch the training by; the paper does not speak of any.
 
     Source:
         Section 2.4 of the paper; not yet built in full.
@@ -23,8 +24,8 @@ def instructs2s_200k() -> BuildRecipe:
     return BuildRecipe(
         name="instructs2s_200k",
         sources=(
-            Source(kind="alpaca", limit=50_000, answers=False),
-            Source(kind="ultrachat", limit=150_000, answers=False),
+            Source(kind="alpaca", limit=50_000, held_out=0.0025, answers=False),
+            Source(kind="ultrachat", limit=150_000, held_out=0.0025, answers=False),
         ),
         rewrite="chat",
         respond="chat",

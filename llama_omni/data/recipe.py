@@ -1,10 +1,10 @@
 """What a data set is made from, and how: one frozen configuration, saved with the data set."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from llama_omni.data.drawing import drawn
 from llama_omni.data.sources import Source
 from llama_omni.data.voices import ANSWER_VOICE, POOLS, VoicePool, find_pool
 from llama_omni.errors import ConfigError
@@ -162,8 +162,7 @@ class BuildRecipe:
 
     def draw(self, record_id: str, what: str) -> float:
         """Return a number from 0 to 1 by chance, the same for the same record and seed."""
-        digest = hashlib.sha256(f"{what}\0{self.seed}\0{record_id}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64
+        return drawn(what, record_id, seed=self.seed)
 
 
 def _named(value: Any) -> Any:
@@ -172,12 +171,20 @@ def _named(value: Any) -> Any:
         return {name: _named(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_named(item) for item in value]
-    if isinstance(value, str) and "," in value:  # several voices
-        return ",".join(_named(part) for part in value.split(","))
-    if isinstance(value, str) and (value.startswith("/") or (":/" in value and "://" not in value)):
-        prefix, _, rest = value.partition("/")
-        return prefix + rest.rstrip("/").rpartition("/")[2]
+    if isinstance(value, str):
+        return ",".join(map(without_place, value.split(",")))  # several voices
     return value
+
+
+def without_place(name: str) -> str:
+    """Return a name with its absolute path, if it has one, cut to the last part.
+
+    "vits:/voices/ljs#0" is vits:ljs#0; what lies on a hub or a server is left as it is.
+    """
+    if name.startswith("/") or (":/" in name and "://" not in name):
+        prefix, _, rest = name.partition("/")
+        return prefix + rest.rstrip("/").rpartition("/")[2]
+    return name
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

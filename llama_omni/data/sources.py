@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from llama_omni.data.drawing import drawn
 from llama_omni.data.items import Item
 from llama_omni.data.records import Record
 from llama_omni.data.tables import Located, read_rows
@@ -42,6 +43,7 @@ class Source:
     limit: int | None = None  # the first so many records
     split: str = "train"  # of the records, where no column says it
     hub_split: str = "train"  # which split of a hub's data set is read
+    held_out: float = 0.0  # share of the training records, drawn by id, that go to the split "test"
     answers: bool = True  # take the source's own answers; false: have others written
     columns: Columns = field(default_factory=Columns)
 
@@ -50,6 +52,10 @@ class Source:
             raise ConfigError(f"source.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"source.limit must be at least 1, got {self.limit}")
+        if not 0.0 <= self.held_out < 1.0:
+            raise ConfigError(
+                f"source.held_out must be at least 0 and below 1, got {self.held_out}"
+            )
         if self.name and not _ID.fullmatch(self.name):
             raise ConfigError(f"source.name must be of letters, digits and ._-, got {self.name!r}")
         if not _SPLIT.fullmatch(self.split):
@@ -91,7 +97,12 @@ def read_sources(sources: Iterable[Source], *, seed: int) -> Iterator[Item]:
                     "give each source a name of its own, or leave the id column out"
                 )
             found[record.id] = where
-            yield item if source.answers else replace(item, record=replace(record, answer=None))
+            if (
+                record.split == "train"
+                and drawn("held out", record.id, seed=seed) < source.held_out
+            ):
+                record = replace(record, split="test")
+            yield replace(item, record=record if source.answers else replace(record, answer=None))
             number += 1
         if not number:
             raise InputError(

@@ -12,7 +12,7 @@ from llama_omni import audio
 from llama_omni.data.filters import check_texts
 from llama_omni.data.flac import encode_flac, seconds_of
 from llama_omni.data.items import Item
-from llama_omni.data.recipe import BuildRecipe
+from llama_omni.data.recipe import BuildRecipe, without_place
 from llama_omni.data.schema import HistoryRow, Row, Sound
 from llama_omni.data.shards import write_bytes
 from llama_omni.errors import AudioError, ConfigError, InputError, ToolError
@@ -107,11 +107,11 @@ class Speaker:
             intent=record.intent,
             question=record.question,
             question_audio=question,
-            question_voice="recorded" if item.question_sound else voice,
+            question_voice="recorded" if item.question_sound else without_place(voice),
             question_s=seconds_of(question.bytes),
             answer=record.answer,
             answer_audio=answer,
-            answer_voice=None if answer is None else answer_voice,
+            answer_voice=None if answer is None else without_place(answer_voice or ""),
             answer_s=None if answer is None else seconds_of(answer.bytes),
             units=None if item.units is None else list(item.units),
             history=tuple(history),

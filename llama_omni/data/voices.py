@@ -4,10 +4,10 @@ A record's voice depends on its id, the seed and the pool alone: not on order, o
 processes work, or on what was drawn before.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from llama_omni.data.drawing import drawn
 from llama_omni.errors import ConfigError, ToolError
 
 ANSWER_VOICE = "festival:slt_hts"  # says every answer: the clearest of Debian's voices, permissive
@@ -41,8 +41,7 @@ class VoicePool:
 
     def draw(self, record_id: str, *, seed: int) -> str:
         """Return the voice of a record, by chance in proportion to the weights."""
-        digest = hashlib.sha256(f"voice\0{seed}\0{record_id}".encode()).digest()
-        point = int.from_bytes(digest[:8]) / 2**64 * sum(self.weights.values())
+        point = drawn("voice", record_id, seed=seed) * sum(self.weights.values())
         for voice, weight in self.weights.items():
             point -= weight
             if point < 0:

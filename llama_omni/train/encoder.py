@@ -34,6 +34,7 @@ from llama_omni.train.processes import set_up
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.spoken_rows import Joined, SpokenRows
+from llama_omni.train.stage import spread
 from llama_omni.train.task import StepResult
 
 logger = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ class EncoderTask:
         self._augmenter = Augmenter(settings.augment, seed=0)
         self._strength = settings.augmented
         self._held_out = {
-            split: sorted(_first(rows, settings.held_out_rows), key=lambda row: len(row.audio))
+            split: sorted(spread(rows, settings.held_out_rows), key=lambda row: len(row.audio))
             for split, rows in held_out.items()
         }
 
@@ -315,12 +316,6 @@ def _rates(split: str, errors: Mapping[str, Sequence[tuple[int, int]]]) -> dict[
         wrong = sum(wrong > 0 for wrong, _ in pairs)
         numbers[f"sentence_error_{split}/{voice}"] = wrong / len(pairs)
     return numbers
-
-
-def _first(rows: Any, count: int) -> list[Any]:
-    """Return at most so many rows, evenly spread, so that no voice is left out."""
-    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
-    return [rows[int(place)] for place in places]
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "B U"]:

@@ -6,66 +6,23 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from transformers import VitsConfig, VitsModel
 
 from llama_omni.backends.tts import open_synthesizer
 from llama_omni.errors import ConfigError, InputError, ToolError
 from llama_omni.interfaces import Synthesizer
+from tests.vits_tools import write_vits
 
 SENTENCE = "What is the capital of France?"
-LETTERS = " 'abcdefghijklmnopqrstuvwxyz-_"
-
-
-def write(folder, **changes):
-    small = {
-        "vocab_size": len(LETTERS) + 1,
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "ffn_dim": 32,
-        "flow_size": 16,
-        "spectrogram_bins": 33,
-        "prior_encoder_num_flows": 2,
-        "prior_encoder_num_wavenet_layers": 1,
-        "posterior_encoder_num_wavenet_layers": 1,
-        "duration_predictor_num_flows": 1,
-        "duration_predictor_filter_channels": 16,
-        "depth_separable_num_layers": 1,
-        "upsample_initial_channel": 32,
-        "upsample_rates": [8, 8, 4],
-        "upsample_kernel_sizes": [16, 16, 8],
-        "resblock_kernel_sizes": [3],
-        "resblock_dilation_sizes": [[1, 3]],
-        "sampling_rate": 22_050,
-    }
-    torch.manual_seed(0)
-    VitsModel(VitsConfig(**small | changes)).save_pretrained(folder)
-    # As in facebook/mms-tts-eng: ids of characters, the padding first.
-    vocabulary = {letter: number for number, letter in enumerate("_" + LETTERS.replace("_", ""))}
-    vocabulary["<unk>"] = len(vocabulary)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    settings = {
-        "add_blank": True,
-        "is_uroman": False,
-        "language": "eng",
-        "normalize": True,
-        "pad_token": "_",
-        "phonemize": False,
-        "tokenizer_class": "VitsTokenizer",
-        "unk_token": "<unk>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("vits"))
+    return write_vits(tmp_path_factory.mktemp("vits"))
 
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("crowd"), num_speakers=4, speaker_embedding_size=8)
+    return write_vits(tmp_path_factory.mktemp("crowd"), num_speakers=4, speaker_embedding_size=8)
 
 
 def test_folder_in_the_published_layout_speaks(folder):
@@ -118,7 +75,7 @@ def test_every_speaker_has_a_voice_of_its_own(crowd):
 def test_rate_of_the_config_is_brought_to_ours(tmp_path):
     lengths = []
     for rate in (16_000, 32_000):
-        name = f"vits:{write(tmp_path / str(rate), sampling_rate=rate)}"
+        name = f"vits:{write_vits(tmp_path / str(rate), sampling_rate=rate)}"
         lengths.append(len(open_synthesizer(name).say(SENTENCE, voice=name)))
     assert lengths[0] == pytest.approx(2 * lengths[1], abs=1_600)
 

@@ -18,7 +18,7 @@ from checkpoint_tools import (
 )
 from safetensors.torch import load_file, save_file
 
-from llama_omni.checkpoint import convert, load_model, random_model
+from llama_omni.checkpoint import convert, convert_vocoder, load_model, random_model
 from llama_omni.checkpoint.safetensors_read import read_header
 from llama_omni.errors import CheckpointError, OutputError
 from llama_omni.model.omni import OmniModel
@@ -55,6 +55,17 @@ def test_value_that_a_smaller_dtype_cannot_hold_is_refused(source, tmp_path):
     with pytest.raises(CheckpointError, match=r"lm_head\.weight in .* fit torch\.float16, got 1e"):
         convert(source=source, output=tmp_path / "native", dtype=torch.float16)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_vocoder_alone_is_converted(tmp_path):
+    output = convert_vocoder(vocoder=GOLDEN / "vocoder/g.pt", output=tmp_path / "voice")
+    parts = GOLDEN / "vocoder/g.pt", GOLDEN / "vocoder/config.json"
+    assert same(UnitVocoder.from_pretrained(output), UnitVocoder.from_fairseq(*parts))
+    with pytest.raises(OutputError, match="must be a new or empty folder"):
+        convert_vocoder(vocoder=GOLDEN / "vocoder/g.pt", output=output)
+    with pytest.raises(CheckpointError, match=r"config\.json must be a readable"):
+        convert_vocoder(vocoder=tmp_path / "nowhere", output=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_output_holds_tokenizer_vocoder_centres_and_provenance(source, tmp_path):

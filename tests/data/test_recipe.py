@@ -6,7 +6,15 @@ import pytest
 
 from llama_omni.data.filters import Spoken, check_spoken
 from llama_omni.data.named import RECIPES, find_recipe, with_paths
-from llama_omni.data.recipe import BuildRecipe, Chat, Filters, UnitSettings, Voices, differences
+from llama_omni.data.recipe import (
+    BuildRecipe,
+    Chat,
+    Filters,
+    UnitSettings,
+    Voices,
+    differences,
+    without_place,
+)
 from llama_omni.data.sources import Source
 from llama_omni.errors import ConfigError
 from llama_omni.overrides import override
@@ -26,6 +34,20 @@ def test_paper_recipe_takes_the_first_turns_of_both_sets():
     assert len(paper.voices.pool("train").voices) == 2
     assert (paper.rewrite, paper.respond) == ("chat", "chat")
     assert not any(source.answers for source in paper.sources)
+    assert sum(source.limit * source.held_out for source in paper.sources) == 500
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("vits:/voices/ljs#0", "vits:ljs#0"),
+        ("/data/set/a.json", "a.json"),
+        ("flite:rms", "flite:rms"),
+        ("endpoint:http://localhost:1/v1#m", "endpoint:http://localhost:1/v1#m"),
+    ],
+)
+def test_a_published_name_holds_no_place(name, shown):
+    assert without_place(name) == shown
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -46,6 +46,22 @@ def test_alpaca_joins_instruction_and_input(tmp_path, monkeypatch, chunk, indent
     assert {record.answer for record in unanswered} == {None}
 
 
+def test_some_training_records_are_held_out_always_the_same(tmp_path):
+    rows = [{"instruction": f"Say {i}."} for i in range(400)]
+    source = Source(path=lines(tmp_path / "a.jsonl", rows), held_out=0.1)
+    records = read(source)
+    held_out = [record.id for record in records if record.split == "test"]
+    assert 20 <= len(held_out) <= 60
+    assert {record.split for record in records} == {"train", "test"}
+    half = lines(tmp_path / "b.jsonl", rows[:200])
+    again = [one.id for one in read(Source(path=half, held_out=0.1)) if one.split == "test"]
+    assert again == held_out[: len(again)]
+    named = Source(path=half, held_out=0.5, split="other")
+    assert {record.split for record in read(named)} == {"other"}
+    with pytest.raises(ConfigError, match="held_out must be at least 0"):
+        Source(held_out=1.0)
+
+
 def test_ultrachat_gives_first_turns_in_both_layouts(tmp_path):
     messages = [
         {"role": "system", "content": "be kind"},

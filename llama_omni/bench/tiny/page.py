@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from llama_omni.bench.machine import versions_line
 from llama_omni.bench.report import table
 from llama_omni.bench.tiny.hearing import COLUMNS
 from llama_omni.bench.tiny.samples import SOUNDS
@@ -39,7 +40,6 @@ def quoted(text: str) -> str:
 
 def _head(result: dict[str, Any]) -> list[str]:
     machine = result["machine"]
-    versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
     return [
         "# What the tiny model can do",
         "",
@@ -47,7 +47,7 @@ def _head(result: dict[str, Any]) -> list[str]:
         f"- Command: `{result['command']}`",
         f"- Hardware: {machine['gpu'] or machine['cpu']}, {machine['cores']} cores seen, threads "
         f"used: {machine['threads']}, {machine['system']}; load average {machine['load_average']}",
-        f"- Versions: {versions}",
+        f"- Versions: {versions_line(machine)}",
         f"- Date: {machine['date']}",
         "",
         "Every question is asked aloud and answered aloud, in chunks as in a conversation, with "
