@@ -1,0 +1,83 @@
+"""Whether an answer is right, where a set knows the answer."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llama_omni.evaluate.asr_error import normalise
+from llama_omni.evaluate.intervals import ratio
+from llama_omni.evaluate.records import ReplyRow, TestItem
+from llama_omni.evaluate.scoring import Known, Parts, PartsMeasure, Spec
+from llama_omni.evaluate.transcripts import Transcripts
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def is_right(said: str, references: Sequence[str]) -> bool:
+    """Tell whether a text holds one of the references, as whole words.
+
+    Both sides go through Whisper's normaliser (numbers are digits, no punctuation or case), and
+    lose their articles. A reference without words, such as "?", is never held.
+    """
+    text = f" {_plain(said)} "
+    plain = (_plain(reference) for reference in references)
+    return any(words and f" {words} " in text for words in plain)
+
+
+def by_category(rows: Sequence[Known], part: str) -> dict[str, tuple[float, int]]:
+    """Return by category the share of right answers and how many there are.
+
+    Args:
+        rows: replies of one condition with this measure's values.
+        part: "text" or "speech".
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _, item, value in rows:
+        if value.get(part) is not None:
+            found.setdefault(item.category, []).append((float(value[part]), 1.0))
+    return {name: (ratio(found[name]) or 0.0, len(found[name])) for name in sorted(found)}
+
+
+class AccuracyMeasure(PartsMeasure):
+    """Right answers, written and spoken.
+
+    Args:
+        transcripts: what is heard in the replies; None: speech is not judged.
+    """
+
+    name = "accuracy"
+    specs = (
+        Spec(name="accuracy_text", unit="%", better="higher", scale=100.0),
+        Spec(name="accuracy_speech", unit="%", better="higher", scale=100.0),
+    )
+
+    def __init__(self, transcripts: Transcripts | None) -> None:
+        self._transcripts = transcripts
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The recogniser, by its name."""
+        return {"recognizer": None if self._transcripts is None else self._transcripts.name}
+
+    def value(self, row: ReplyRow, item: TestItem, folder: Path) -> dict[str, Any]:
+        """Compare one reply with the item's references."""
+        if not item.references:
+            return {}
+        found: dict[str, Any] = {"text": is_right(row.text, item.references)}
+        if self._transcripts is not None and row.condition != "s2tif":
+            heard = self._transcripts.of(row, folder)
+            found["speech"] = is_right(heard, item.references)
+        return found
+
+    def parts(self, row: ReplyRow, item: TestItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
+        """Return 1 for a right answer, 0 for a wrong one."""
+        return {
+            f"accuracy_{part}": (float(value[part]), 1.0)
+            for part in ("text", "speech")
+            if value.get(part) is not None
+        }
+
+
+def _plain(text: str) -> str:
+    return " ".join(_ARTICLES.sub(" ", normalise(text)).split())
