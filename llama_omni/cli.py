@@ -25,6 +25,7 @@ from llama_omni.cli_errors import (
     one_line_errors,
     say_error,
 )
+from llama_omni.cli_evaluate import evaluate_app
 from llama_omni.cli_jobs import Job, plan
 from llama_omni.cli_options import (
     ChunkSize,
@@ -71,6 +72,7 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
+app.add_typer(evaluate_app, name="evaluate")
 app.command()(serve)
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-_MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>|~"})
+_MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}<>|~"})
 
 
 def escape(text: str) -> str:
     r"""Return a text that Markdown shows as it is, on one line: "a_b" is a\_b."""
-    return " ".join(text.split()).translate(_MARKS)
+    return " ".join(text.split()).translate(_MARKS).replace("](", "]\\(")  # no link
 
 
 def table(

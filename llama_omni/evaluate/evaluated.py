@@ -1,13 +1,19 @@
 """A results folder read back, for reports and comparisons."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llama_omni.errors import InputError
 from llama_omni.evaluate.records import Condition, ReplyRow, Score, TestItem
+from llama_omni.evaluate.results import (
+    ITEMS,
+    REPLIES,
+    SCORES,
+    read_lines,
+    read_object,
+    read_run,
+)
 
 Key = tuple[str, str]  # item and condition
 
@@ -44,36 +50,48 @@ class Evaluated:
         return None
 
 
-def read_evaluated(folder: Path) -> Evaluated:
+def read_evaluated(folder: Path, *, scored: bool = True) -> Evaluated:
     """Read a results folder.
+
+    Args:
+        folder: of results.
+        scored: it must have scores.
 
     Raises:
         InputError: it is none, or lacks a file, or holds what cannot be read.
     """
-    run = _json(folder / "run.json")
+    run = read_run(folder)
     items: dict[str, TestItem] = {}
     questions: dict[str, str] = {}
-    for line in _lines(folder / "items.jsonl"):
+    for line in read_lines(folder / ITEMS):
         item = _pick(TestItem, {**line, "references": tuple(line.get("references") or ())})
         items[item.id] = item
         questions[item.id] = str(line.get("question") or "")
-    rows = {row.key: row for row in map(ReplyRow.from_json, _lines(folder / "replies.jsonl"))}
+    found = {row.key: row for row in map(ReplyRow.from_json, read_lines(folder / REPLIES))}
+    names = dict.fromkeys(row.condition for row in found.values())
+    # In the items' order, in whichever order they came.
+    rows = {
+        (item, name): found[item, name]
+        for name in sorted(names)
+        for item in items
+        if (item, name) in found
+    }
     values = {
         file.stem: {
             (line["item"], line["condition"]): line["value"]
-            for line in _lines(file)
+            for line in read_lines(file)
             if "item" in line and (line["item"], line["condition"]) in rows
         }
         for file in sorted((folder / "measures").glob("*.jsonl"))
     }
-    scored = _json(folder / "scores.json")
-    scores = tuple(_pick(Score, line) for line in scored.get("scores", ()))
+    lines = read_object(folder / SCORES).get("scores", ()) if scored else ()
+    scores = tuple(_pick(Score, line) for line in lines)
     return Evaluated(
         folder=folder,
         run=run,
         items=items,
         questions=questions,
-        rows={key: row for key, row in rows.items() if row.item in items},
+        rows=rows,
         values=values,
         scores=scores,
     )
@@ -82,37 +100,3 @@ def read_evaluated(folder: Path) -> Evaluated:
 def _pick(kind: Any, line: Mapping[str, Any]) -> Any:
     known = {item.name for item in fields(kind)}
     return kind(**{name: value for name, value in line.items() if name in known})
-
-
-def _check(file: Path) -> None:
-    if not file.is_file():
-        raise InputError(
-            f"{file.parent} must be a results folder of `llama-omni evaluate`, "
-            f"but has no {file.name}"
-        )
-
-
-def _json(file: Path) -> Mapping[str, Any]:
-    _check(file)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} must be JSON, but is not: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file} must hold a JSON object")
-    return found
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Read JSON lines; a last one that was cut off in the writing is left out."""
-    _check(file)
-    lines = file.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            found = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                return
-            raise InputError(f"{file}:{number} must be JSON, but is not: {error}") from error
-        if isinstance(found, dict):
-            yield found

@@ -65,6 +65,7 @@ class PartsMeasure:
 
     name = ""
     specs: Sequence[Spec] = ()
+    needs_values = True  # false: all it needs is in the reply's own line
 
     @property
     def settings(self) -> Mapping[str, Any]:

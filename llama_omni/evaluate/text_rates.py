@@ -46,6 +46,7 @@ class TextMeasure(PartsMeasure):
     """Rates over all replies, those that failed among them."""
 
     name = "text"
+    needs_values = False
     specs = (
         Spec(name="failed_rate", unit="%", better="lower", scale=100.0),
         Spec(name="empty_rate", unit="%", better="lower", scale=100.0),

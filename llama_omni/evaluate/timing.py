@@ -24,6 +24,7 @@ class TimingMeasure(PartsMeasure):
     """
 
     name = "timing"
+    needs_values = False
     specs = (
         _ms("first_audio_ms"),
         _ms("first_audio_median_ms", kind="median", of="first_audio_ms"),

@@ -10,6 +10,7 @@ from llama_omni.evaluate.records import ReplyRow
 from llama_omni.interfaces import Recognizer
 
 FILE = "transcripts.jsonl"
+_LONGEST_S = 600.0  # of a reply
 
 
 class Transcripts:
@@ -33,7 +34,7 @@ class Transcripts:
         """
         if row.audio is None:
             return ""
-        samples = audio.load(folder / row.audio)
+        samples = audio.load(folder / row.audio, min_s=0.0, max_s=_LONGEST_S)
         key = hashlib.sha256(samples.tobytes()).hexdigest()[:24]
         known = self._known.setdefault(folder, self._read(folder))
         if key not in known:
