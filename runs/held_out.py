@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bundle_opus import encode_opus
 
 from llama_omni.data.dataset import SpeechDataset
 from llama_omni.data.shards import read_manifest
 from llama_omni.errors import LlamaOmniError
 from llama_omni.evaluate.sets.shipped import FILE, ITEMS, NOTES
-from bundle_opus import encode_opus
 
 SPLITS = {"test_seen": "trained voice", "test_unseen": "other voice", "outside": "outside"}
 REFUSED = 2  # exit code

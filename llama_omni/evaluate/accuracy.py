@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_omni.evaluate.asr_error import normalise
 from llama_omni.evaluate.intervals import ratio
-from llama_omni.evaluate.records import ReplyRow, TestItem
+from llama_omni.evaluate.records import EvalItem, ReplyRow
 from llama_omni.evaluate.scoring import Known, Parts, PartsMeasure, Spec
 from llama_omni.evaluate.transcripts import Transcripts
 
@@ -60,7 +60,7 @@ class AccuracyMeasure(PartsMeasure):
         """The recogniser, by its name."""
         return {"recognizer": None if self._transcripts is None else self._transcripts.name}
 
-    def value(self, row: ReplyRow, item: TestItem, folder: Path) -> dict[str, Any]:
+    def value(self, row: ReplyRow, item: EvalItem, folder: Path) -> dict[str, Any]:
         """Compare one reply with the item's references."""
         if not item.references:
             return {}
@@ -70,7 +70,7 @@ class AccuracyMeasure(PartsMeasure):
             found["speech"] = is_right(heard, item.references)
         return found
 
-    def parts(self, row: ReplyRow, item: TestItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
+    def parts(self, row: ReplyRow, item: EvalItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
         """Return 1 for a right answer, 0 for a wrong one."""
         return {
             f"accuracy_{part}": (float(value[part]), 1.0)

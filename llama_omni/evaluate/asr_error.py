@@ -11,7 +11,7 @@ from typing import Any
 
 from llama_omni import audio
 from llama_omni.errors import MissingExtraError
-from llama_omni.evaluate.records import ReplyRow, TestItem
+from llama_omni.evaluate.records import EvalItem, ReplyRow
 from llama_omni.evaluate.scoring import Parts, PartsMeasure, Spec
 from llama_omni.evaluate.transcripts import Transcripts
 from llama_omni.interfaces import Recognizer, Synthesizer
@@ -103,12 +103,12 @@ class AsrMeasure(PartsMeasure):
         """Whether a reply has sound and text to compare."""
         return row.error is None and row.audio is not None
 
-    def value(self, row: ReplyRow, item: TestItem, folder: Path) -> dict[str, Any]:  # noqa: ARG002
+    def value(self, row: ReplyRow, item: EvalItem, folder: Path) -> dict[str, Any]:  # noqa: ARG002
         """Hear one reply and count."""
         assert self._transcripts is not None, "a measure in which something is missing is not asked"
         return compare(row.text, self._transcripts.of(row, folder))
 
-    def parts(self, row: ReplyRow, item: TestItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
+    def parts(self, row: ReplyRow, item: EvalItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
         """Return the counts."""
         return error_parts(value)
 
@@ -153,7 +153,7 @@ class AsrControlMeasure(PartsMeasure):
         """Whether a reply has a text that could have been said better."""
         return row.error is None and row.audio is not None and bool(row.text.strip())
 
-    def value(self, row: ReplyRow, item: TestItem, folder: Path) -> dict[str, Any]:  # noqa: ARG002
+    def value(self, row: ReplyRow, item: EvalItem, folder: Path) -> dict[str, Any]:  # noqa: ARG002
         """Say one reply's text in the other voice, hear it, and count."""
         assert self._recognizer is not None, "something is missing"
         assert self._voice is not None, "something is missing"
@@ -163,7 +163,7 @@ class AsrControlMeasure(PartsMeasure):
         said = synthesizer.say(row.text, voice=self._voice[0])
         return compare(row.text, recognizer.transcribe(audio.check(said, max_s=float("inf"))))
 
-    def parts(self, row: ReplyRow, item: TestItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
+    def parts(self, row: ReplyRow, item: EvalItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
         """Return the counts."""
         return error_parts(value, "_control")
 

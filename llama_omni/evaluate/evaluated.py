@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llama_omni.evaluate.records import Condition, ReplyRow, Score, TestItem
+from llama_omni.evaluate.records import Condition, EvalItem, ReplyRow, Score
 from llama_omni.evaluate.results import (
     ITEMS,
     REPLIES,
@@ -24,7 +24,7 @@ class Evaluated:
 
     folder: Path
     run: Mapping[str, Any]
-    items: Mapping[str, TestItem]
+    items: Mapping[str, EvalItem]
     questions: Mapping[str, str]  # by item: its sound, relative to the folder
     rows: Mapping[Key, ReplyRow]
     values: Mapping[str, Mapping[Key, Mapping[str, Any]]]  # by measure
@@ -61,10 +61,10 @@ def read_evaluated(folder: Path, *, scored: bool = True) -> Evaluated:
         InputError: it is none, or lacks a file, or holds what cannot be read.
     """
     run = read_run(folder)
-    items: dict[str, TestItem] = {}
+    items: dict[str, EvalItem] = {}
     questions: dict[str, str] = {}
     for line in read_lines(folder / ITEMS):
-        item = _pick(TestItem, {**line, "references": tuple(line.get("references") or ())})
+        item = _pick(EvalItem, {**line, "references": tuple(line.get("references") or ())})
         items[item.id] = item
         questions[item.id] = str(line.get("question") or "")
     found = {row.key: row for row in map(ReplyRow.from_json, read_lines(folder / REPLIES))}

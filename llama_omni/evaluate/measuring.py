@@ -10,7 +10,7 @@ from typing import Any
 
 from llama_omni.errors import LlamaOmniError
 from llama_omni.evaluate.evaluated import Evaluated, read_evaluated
-from llama_omni.evaluate.records import Measure, ReplyRow, Score, TestItem
+from llama_omni.evaluate.records import EvalItem, Measure, ReplyRow, Score
 from llama_omni.evaluate.results import SCORES, add_line, read_lines, read_object, write_object
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "measures"
 
 Progress = Callable[[str, int, int], None]  # which measure, how many of how many
-Known = tuple[ReplyRow, TestItem, dict[str, Any]]
+Known = tuple[ReplyRow, EvalItem, dict[str, Any]]
 
 
 def measure(

@@ -17,10 +17,8 @@ MODES: tuple[Mode, ...] = ("s2tif", "s2sif")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TestItem:
+class EvalItem:
     """One spoken instruction."""
-
-    __test__ = False  # for pytest: this is no test
 
     id: str
     instruction: str  # as text; "" where it is unknown (a folder of recordings)
@@ -29,10 +27,8 @@ class TestItem:
 
 
 @runtime_checkable
-class TestSet(Protocol):
+class EvalSet(Protocol):
     """Items in a fixed order, and their sounds."""
-
-    __test__ = False
 
     @property
     def name(self) -> str:
@@ -40,7 +36,7 @@ class TestSet(Protocol):
         ...
 
     @property
-    def items(self) -> Sequence[TestItem]:
+    def items(self) -> Sequence[EvalItem]:
         """All items; their ids are unique."""
         ...
 
@@ -49,7 +45,7 @@ class TestSet(Protocol):
         """What a reader of its results must know: source, licence, voice, what was left out."""
         ...
 
-    def speech(self, item: TestItem) -> Audio:
+    def speech(self, item: EvalItem) -> Audio:
         """Return an item's spoken instruction at 16 kHz.
 
         Raises:
@@ -179,7 +175,7 @@ class Measure(Protocol):
         """Whether it says anything of such a reply; what is spoken of needs sound."""
         ...
 
-    def value(self, row: ReplyRow, item: TestItem, folder: Path) -> dict[str, Any]:
+    def value(self, row: ReplyRow, item: EvalItem, folder: Path) -> dict[str, Any]:
         """Measure one reply; JSON-able, and all that `scores` needs of it.
 
         Args:
@@ -190,7 +186,7 @@ class Measure(Protocol):
         ...
 
     def scores(
-        self, rows: Sequence[tuple[ReplyRow, TestItem, Mapping[str, Any]]], *, seed: int
+        self, rows: Sequence[tuple[ReplyRow, EvalItem, Mapping[str, Any]]], *, seed: int
     ) -> list[Score]:
         """Return the scores of one condition's replies, with their `value`s, intervals included.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_omni.evaluate.document import Cell, Sound, Table
 from llama_omni.evaluate.evaluated import Evaluated
-from llama_omni.evaluate.records import ReplyRow, TestItem
+from llama_omni.evaluate.records import EvalItem, ReplyRow
 from llama_omni.evaluate.report_tables import offline_condition
 
 _WORST = 10  # replies whose speech was recognised worst
@@ -101,7 +101,7 @@ def _spoken(found: Evaluated, item: str) -> ReplyRow | None:
     return None
 
 
-def _instruction(item: TestItem) -> str:
+def _instruction(item: EvalItem) -> str:
     return item.instruction or item.id
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from llama_omni import audio
 from llama_omni.errors import InputError, OutputError
-from llama_omni.evaluate.records import ReplyRow, TestItem, TestSet
+from llama_omni.evaluate.records import EvalItem, EvalSet, ReplyRow
 from llama_omni.interfaces import Audio
 
 RUN, ITEMS, REPLIES, SCORES = "run.json", "items.jsonl", "replies.jsonl", "scores.json"
@@ -40,8 +40,8 @@ class Results:
     def __init__(
         self,
         folder: Path,
-        test_set: TestSet,
-        items: Sequence[TestItem],
+        test_set: EvalSet,
+        items: Sequence[EvalItem],
         run: Mapping[str, Any],
     ) -> None:
         self.folder, self._set = folder, test_set
@@ -65,13 +65,13 @@ class Results:
         add_line(self.folder / REPLIES, row.to_json())
         self.rows[row.key] = row
 
-    def keep_question(self, item: TestItem, sound: Audio) -> None:
+    def keep_question(self, item: EvalItem, sound: Audio) -> None:
         """Keep the sound of a question, for those who listen to the report."""
         file = self.folder / self._question(item)
         if not file.is_file():
             self._save(file, sound, audio.SAMPLE_RATE)
 
-    def keep_sound(self, item: TestItem, condition: str, sound: Audio, rate: int) -> str:
+    def keep_sound(self, item: EvalItem, condition: str, sound: Audio, rate: int) -> str:
         """Keep the sound of a reply; return its file's name relative to the folder."""
         name = f"audio/{condition}/{self.names[item.id]}.flac"
         self._save(self.folder / name, sound, rate)
@@ -84,10 +84,10 @@ class Results:
             raise OutputError(f"{file.parent} must be writable: {error.strerror}") from error
         audio.save(file, sound, rate)
 
-    def _question(self, item: TestItem) -> str:
+    def _question(self, item: EvalItem) -> str:
         return f"questions/{self.names[item.id]}.flac"
 
-    def _begin(self, run: Mapping[str, Any], items: Sequence[TestItem]) -> None:
+    def _begin(self, run: Mapping[str, Any], items: Sequence[EvalItem]) -> None:
         file = self.folder / RUN
         if not file.is_file():
             if any(self.folder.iterdir()):
@@ -197,7 +197,7 @@ def write_object(file: Path, value: Mapping[str, Any]) -> None:
         raise OutputError(f"{file} must be writable, got: {error.strerror}") from error
 
 
-def file_names(items: Sequence[TestItem]) -> dict[str, str]:
+def file_names(items: Sequence[EvalItem]) -> dict[str, str]:
     """Give each item a file name: its id where that is one, else made safe and told apart."""
     names = {}
     for item in items:
@@ -226,7 +226,7 @@ def _dumped(lines: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-def _hash(items: Sequence[TestItem]) -> str:
+def _hash(items: Sequence[EvalItem]) -> str:
     return hashlib.sha256(json.dumps([asdict(item) for item in items]).encode()).hexdigest()[:16]
 
 

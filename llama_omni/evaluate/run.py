@@ -8,7 +8,7 @@ from itertools import islice
 
 from llama_omni.audio import SAMPLE_RATE
 from llama_omni.errors import ConfigError, EngineError, InputError, LlamaOmniError
-from llama_omni.evaluate.records import Condition, ReplyRow, TestItem, TestSet
+from llama_omni.evaluate.records import Condition, EvalItem, EvalSet, ReplyRow
 from llama_omni.evaluate.results import Results
 from llama_omni.interfaces import Audio, Reply, ReplyOptions, Turn
 
@@ -45,7 +45,7 @@ class RunSettings:
         )
 
 
-def choose(test_set: TestSet, limit: int | None) -> list[TestItem]:
+def choose(test_set: EvalSet, limit: int | None) -> list[EvalItem]:
     """Return the items that are asked: all, or the first so many.
 
     Raises:
@@ -67,8 +67,8 @@ def choose(test_set: TestSet, limit: int | None) -> list[TestItem]:
 
 def run(
     ask: Ask,
-    test_set: TestSet,
-    items: Sequence[TestItem],
+    test_set: EvalSet,
+    items: Sequence[EvalItem],
     results: Results,
     settings: RunSettings,
     *,
@@ -122,14 +122,14 @@ def run(
 
 def _asked(
     ask: Ask,
-    test_set: TestSet,
-    wanted: Sequence[tuple[TestItem, Condition]],
+    test_set: EvalSet,
+    wanted: Sequence[tuple[EvalItem, Condition]],
     results: Results,
     settings: RunSettings,
 ) -> Iterator[ReplyRow]:
     """Yield the replies as they come, never more questions ahead than are asked at a time."""
 
-    def answer(item: TestItem, condition: Condition) -> ReplyRow:
+    def answer(item: EvalItem, condition: Condition) -> ReplyRow:
         return _answer(ask, test_set, item, condition, results, settings)
 
     if settings.batch == 1:
@@ -155,8 +155,8 @@ def _asked(
 
 def _answer(
     ask: Ask,
-    test_set: TestSet,
-    item: TestItem,
+    test_set: EvalSet,
+    item: EvalItem,
     condition: Condition,
     results: Results,
     settings: RunSettings,
@@ -192,7 +192,7 @@ def _answer(
 
 
 def _warm_up(
-    ask: Ask, test_set: TestSet, item: TestItem, condition: Condition, settings: RunSettings
+    ask: Ask, test_set: EvalSet, item: EvalItem, condition: Condition, settings: RunSettings
 ) -> None:
     sound: Audio = test_set.speech(item)
     try:

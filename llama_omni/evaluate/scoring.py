@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from llama_omni.evaluate.intervals import quantile_interval, ratio, ratio_interval
-from llama_omni.evaluate.records import ReplyRow, Score, TestItem
+from llama_omni.evaluate.records import EvalItem, ReplyRow, Score
 
-Known = tuple[ReplyRow, TestItem, Mapping[str, Any]]  # a reply, its item, its `value`
+Known = tuple[ReplyRow, EvalItem, Mapping[str, Any]]  # a reply, its item, its `value`
 Parts = Mapping[str, tuple[float, float]]
 
 _QUANTILES = {"median": 0.5, "p95": 0.95}
@@ -81,11 +81,11 @@ class PartsMeasure:
         """Whether it says anything of a reply."""
         return row.error is None
 
-    def value(self, row: ReplyRow, item: TestItem, folder: Path) -> dict[str, Any]:  # noqa: ARG002
+    def value(self, row: ReplyRow, item: EvalItem, folder: Path) -> dict[str, Any]:  # noqa: ARG002
         """Measure one reply; what the reply's own line holds needs no value."""
         return {}
 
-    def parts(self, row: ReplyRow, item: TestItem, value: Mapping[str, Any]) -> Parts:
+    def parts(self, row: ReplyRow, item: EvalItem, value: Mapping[str, Any]) -> Parts:
         """Return by score the numerator and the denominator that this reply adds."""
         raise NotImplementedError
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from llama_omni.evaluate.records import ReplyRow, TestItem
+from llama_omni.evaluate.records import EvalItem, ReplyRow
 from llama_omni.evaluate.scoring import Parts, PartsMeasure, Spec
 from llama_omni.metrics import count_words
 
@@ -61,7 +61,7 @@ class TextMeasure(PartsMeasure):
         """Whether it says anything of a reply: of each, even where there is none."""
         return True
 
-    def parts(self, row: ReplyRow, item: TestItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
+    def parts(self, row: ReplyRow, item: EvalItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
         """Return what a reply's text adds."""
         found = {"failed_rate": (float(row.error is not None), 1.0)}
         if row.error is not None:

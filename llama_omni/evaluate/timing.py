@@ -6,7 +6,7 @@ All is in the replies' own lines: nothing is measured anew.
 from collections.abc import Mapping
 from typing import Any
 
-from llama_omni.evaluate.records import ReplyRow, TestItem
+from llama_omni.evaluate.records import EvalItem, ReplyRow
 from llama_omni.evaluate.scoring import Parts, PartsMeasure, Spec
 from llama_omni.metrics import count_words
 
@@ -44,7 +44,7 @@ class TimingMeasure(PartsMeasure):
         Spec(name="speech_s", unit="s"),
     )
 
-    def parts(self, row: ReplyRow, item: TestItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
+    def parts(self, row: ReplyRow, item: EvalItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002
         """Return what a reply's times add."""
         at = row.timed
         times = {

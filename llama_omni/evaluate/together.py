@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from llama_omni.errors import EngineError
 from llama_omni.interfaces import AsyncAssistant, Reply, ReplyDone, ReplyOptions, Turn
@@ -21,7 +21,7 @@ class Together:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Together":
         self._thread.start()
         self._call("start")
         return self

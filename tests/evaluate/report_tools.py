@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_omni import audio
-from llama_omni.evaluate.records import ReplyRow, Score, TestItem
+from llama_omni.evaluate.records import EvalItem, ReplyRow, Score
 
 CONDITIONS = ("s2tif", "s2sif-10", "s2sif-40", "s2sif-inf")
 WORDS = ("paris", "rome", "seven", "blue")
@@ -26,7 +26,7 @@ def write_results(
     }
     _json(folder / "run.json", run)
     items = [
-        TestItem(id=f"q{i}", instruction=f"What is {word}?", references=(word,))
+        EvalItem(id=f"q{i}", instruction=f"What is {word}?", references=(word,))
         for i, word in enumerate(WORDS)
     ]
     tone = (0.1 * np.sin(np.arange(1600) / 5)).astype(np.float32)
@@ -60,7 +60,7 @@ def write_results(
     return folder
 
 
-def _row(folder: Path, item: TestItem, condition: str, tone: np.ndarray) -> ReplyRow:
+def _row(folder: Path, item: EvalItem, condition: str, tone: np.ndarray) -> ReplyRow:
     if item.id == "q2" and condition == "s2tif":
         return ReplyRow(
             item=item.id, condition=condition, error="timed out", finish_reason="failed"

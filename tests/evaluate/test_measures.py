@@ -15,13 +15,13 @@ from llama_omni.evaluate.asr_error import (
 )
 from llama_omni.evaluate.measure_settings import MeasureSettings
 from llama_omni.evaluate.measures import MEASURES, make_measures
-from llama_omni.evaluate.records import Measure, ReplyRow, TestItem
+from llama_omni.evaluate.records import EvalItem, Measure, ReplyRow
 from llama_omni.evaluate.text_rates import TextMeasure, is_refusal, is_unspeakable
 from llama_omni.evaluate.timing import TimingMeasure
 from llama_omni.evaluate.transcripts import Transcripts
 from llama_omni.interfaces import Timings
 
-ITEM = TestItem(id="q", instruction="What is it?", references=("seven",))
+ITEM = EvalItem(id="q", instruction="What is it?", references=("seven",))
 
 
 class Hears:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llama_omni.errors import ConfigError
-from llama_omni.evaluate.records import TestSet
+from llama_omni.evaluate.records import EvalSet
 from llama_omni.interfaces import Synthesizer
 
 NAMES = (
@@ -21,7 +21,7 @@ def open_set(
     *,
     voice: str = "",
     open_synthesizer: Callable[[str], Synthesizer] | None = None,
-) -> TestSet:
+) -> EvalSet:
     """Return a test set.
 
     Args:

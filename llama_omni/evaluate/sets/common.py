@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_omni import audio
 from llama_omni.errors import AudioError, InputError
-from llama_omni.evaluate.records import TestItem
+from llama_omni.evaluate.records import EvalItem
 from llama_omni.interfaces import Audio
 
 LONGEST_S = 120.0
@@ -29,7 +29,7 @@ class FileSet:
     def __init__(
         self,
         name: str,
-        items: Sequence[TestItem],
+        items: Sequence[EvalItem],
         files: Mapping[str, Path],
         notes: Sequence[str] = (),
     ) -> None:
@@ -39,7 +39,7 @@ class FileSet:
             if not self._files[item.id].is_file():
                 raise InputError(f"{self._files[item.id]} must be the sound of {item.id}, got none")
 
-    def speech(self, item: TestItem) -> Audio:
+    def speech(self, item: EvalItem) -> Audio:
         """Return an item's sound at 16 kHz.
 
         Raises:

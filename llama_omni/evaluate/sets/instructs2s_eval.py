@@ -13,7 +13,7 @@ from typing import Any
 
 from llama_omni import audio
 from llama_omni.errors import InputError, MissingExtraError
-from llama_omni.evaluate.records import TestItem
+from llama_omni.evaluate.records import EvalItem
 from llama_omni.interfaces import Audio, Synthesizer
 
 COUNT = 199
@@ -69,7 +69,7 @@ class InstructS2SEval:
             f"Spoken by {voice}.",
         )
 
-    def speech(self, item: TestItem) -> Audio:
+    def speech(self, item: EvalItem) -> Audio:
         """Speak an instruction, at 16 kHz.
 
         Raises:
@@ -81,7 +81,7 @@ class InstructS2SEval:
         return audio.check(said, max_s=float("inf"))
 
 
-def select(rows: list[dict[str, Any]]) -> tuple[TestItem, ...]:
+def select(rows: list[dict[str, Any]]) -> tuple[EvalItem, ...]:
     """Return the paper's instructions of AlpacaEval's rows.
 
     Raises:
@@ -101,7 +101,7 @@ def select(rows: list[dict[str, Any]]) -> tuple[TestItem, ...]:
             left_out += 1
             continue
         items.append(
-            TestItem(
+            EvalItem(
                 id=f"{subset}-{counts[subset]:03d}",
                 instruction=row["instruction"].strip(),
                 category=subset,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_omni.errors import InputError
-from llama_omni.evaluate.records import TestItem
+from llama_omni.evaluate.records import EvalItem
 from llama_omni.evaluate.sets.common import FileSet, read_csv, text_of
 
 _SOUND = "audio_filename"
@@ -57,7 +57,7 @@ class OpenAudioBench(FileSet):
             raise InputError(
                 f"{folder} must hold one of OpenAudioBench's {', '.join(SUBSETS)}, got none"
             )
-        items: list[TestItem] = []
+        items: list[EvalItem] = []
         files: dict[str, Path] = {}
         for place in places:
             _read(place, items, files)
@@ -68,7 +68,7 @@ class OpenAudioBench(FileSet):
         super().__init__(name, items, files, notes)
 
 
-def _read(place: Path, items: list[TestItem], files: dict[str, Path]) -> None:
+def _read(place: Path, items: list[EvalItem], files: dict[str, Path]) -> None:
     table, columns = place / f"{place.name}.csv", SUBSETS[place.name]
     needed = [_SOUND, *([columns.answer] if columns.answer else ())]
     for number, row in read_csv(table, needed):
@@ -79,7 +79,7 @@ def _read(place: Path, items: list[TestItem], files: dict[str, Path]) -> None:
         if item in files:
             raise InputError(f"{where}: {_SOUND} must be new, got {sound!r} again")
         items.append(
-            TestItem(
+            EvalItem(
                 id=item,
                 instruction=text_of(row, name, where),
                 references=_answers(row, columns, where),

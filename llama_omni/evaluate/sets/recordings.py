@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_omni.errors import InputError
-from llama_omni.evaluate.records import TestItem
+from llama_omni.evaluate.records import EvalItem
 from llama_omni.evaluate.sets.common import FileSet, read_csv, text_of
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
@@ -36,7 +36,7 @@ class Recordings(FileSet):
         super().__init__(folder.resolve().name, items, files)
 
 
-def _from_files(folder: Path) -> tuple[list[TestItem], dict[str, Path]]:
+def _from_files(folder: Path) -> tuple[list[EvalItem], dict[str, Path]]:
     sounds = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not sounds:
         raise InputError(f"{folder} must hold sounds ({', '.join(SUFFIXES)}), got none")
@@ -48,12 +48,12 @@ def _from_files(folder: Path) -> tuple[list[TestItem], dict[str, Path]]:
             )
         said = sound.with_suffix(".txt")
         text = said.read_text(encoding="utf-8").strip() if said.is_file() else ""
-        items.append(TestItem(id=sound.stem, instruction=" ".join(text.split())))
+        items.append(EvalItem(id=sound.stem, instruction=" ".join(text.split())))
         files[sound.stem] = sound
     return items, files
 
 
-def _from_table(table: Path) -> tuple[list[TestItem], dict[str, Path]]:
+def _from_table(table: Path) -> tuple[list[EvalItem], dict[str, Path]]:
     rows = _json_rows(table) if table.suffix == ".jsonl" else [*read_csv(table, ["audio"])]
     items, files = [], dict[str, Path]()
     for number, row in rows:
@@ -65,7 +65,7 @@ def _from_table(table: Path) -> tuple[list[TestItem], dict[str, Path]]:
         said = row.get("reference") or ()
         references = said.split("|") if isinstance(said, str) else said
         items.append(
-            TestItem(
+            EvalItem(
                 id=name,
                 instruction=str(row.get("instruction") or ""),
                 references=tuple(text for one in references if (text := str(one).strip())),

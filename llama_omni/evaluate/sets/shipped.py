@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llama_omni import audio
 from llama_omni.errors import InputError, MissingExtraError
-from llama_omni.evaluate.records import TestItem
+from llama_omni.evaluate.records import EvalItem
 from llama_omni.interfaces import Audio
 
 FILE = Path(__file__).parents[2] / "assets" / "held_out.zip"
@@ -35,7 +35,7 @@ class ShippedSet:
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{self._file} must be the shipped test set, got: {error}") from error
         self.items = tuple(
-            TestItem(
+            EvalItem(
                 id=row["id"],
                 instruction=row["instruction"],
                 references=tuple(row["references"]),
@@ -44,7 +44,7 @@ class ShippedSet:
             for row in map(json.loads, lines)
         )
 
-    def speech(self, item: TestItem) -> Audio:
+    def speech(self, item: EvalItem) -> Audio:
         """Return a question's sound at 16 kHz."""
         try:
             data = self._archive.read(f"{item.id}.opus")
