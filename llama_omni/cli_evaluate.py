@@ -269,10 +269,10 @@ def _system(
     """Load a system, and give what asks it."""
     kind, _, rest = name.partition(":")
     if kind == "realtime":
-        from llama_omni.backends.realtime import RealtimeAssistant
+        from llama_omni.backends.realtime_assistant import RealtimeAssistant
 
-        with RealtimeAssistant(rest) as assistant:
-            yield lambda turn, options: assistant.reply(turn, options)
+        assistant = RealtimeAssistant(rest)
+        yield lambda turn, options: assistant.reply(turn, options)
         return
     options = dict(how)
     if kind == "preset":
