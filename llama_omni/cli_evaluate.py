@@ -270,8 +270,9 @@ def _system(
     kind, _, rest = name.partition(":")
     if kind == "realtime":
         from llama_omni.backends.realtime_assistant import RealtimeAssistant
+        from llama_omni.backends.realtime_options import RealtimeOptions
 
-        assistant = RealtimeAssistant(rest)
+        assistant = RealtimeAssistant(RealtimeOptions.of(rest))
         yield lambda turn, options: assistant.reply(turn, options)
         return
     options = dict(how)
