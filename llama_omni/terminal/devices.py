@@ -13,7 +13,7 @@ from llama_omni.terminal.sound import Fill
 WANTED_RATE = 24_000  # Hz: the session's own, so that nothing need be resampled
 
 _LATENCY_S = 0.04  # between too late for a conversation and too short for a callback in Python
-_WHAT = {"input": "microphone", "output": "speakers"}
+_WHAT = {"input": "a microphone", "output": "speakers"}
 
 
 class Devices:

@@ -1,7 +1,7 @@
 """What a talk writes: answers on one stream, everything else on another, and the state it is in."""
 
 import re
-from typing import TextIO
+from typing import Protocol, runtime_checkable
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 
@@ -9,6 +9,23 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newli
 def printable(text: str) -> str:
     """Replace the control characters by which a model's words could take over a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """What is written to: a file of text."""
+
+    def write(self, text: str, /) -> object:
+        """Write a text."""
+        ...
+
+    def flush(self) -> None:
+        """Show what was written."""
+        ...
+
+    def isatty(self) -> bool:
+        """Tell whether somebody looks at it."""
+        ...
 
 
 class Screen:
@@ -19,7 +36,7 @@ class Screen:
         err: gets remarks; on a terminal also the state, on a line that comes and goes.
     """
 
-    def __init__(self, out: TextIO, err: TextIO) -> None:
+    def __init__(self, out: Stream, err: Stream) -> None:
         self._out, self._err = out, err
         self._is_live = err.isatty()
         self._state = ""  # on the terminal's last line now
@@ -65,6 +82,6 @@ class Screen:
             self._write(self._err, f"\r{blank}\r")
             self._state = ""
 
-    def _write(self, stream: TextIO, text: str) -> None:
+    def _write(self, stream: Stream, text: str) -> None:
         stream.write(text)
         stream.flush()
