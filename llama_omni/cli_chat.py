@@ -161,20 +161,23 @@ class _Sound:
         if microphone is None and input_device is None and not sys.stdin.isatty():
             microphone = False  # lines come from a pipe
         heard = said = None
+        absent: dict[str, list[str]] = {}  # what is done without, by the reason
         if microphone is not False:
             try:
                 heard = Devices().microphone(input_device)
             except LlamaOmniError as error:
                 if microphone or input_device is not None:
                     raise
-                note(f"no microphone, type your questions: {error}")
+                absent.setdefault(str(error), []).append("no microphone, type your questions")
         if speakers is not False:
             try:
                 said = Devices().speakers(output_device)
             except LlamaOmniError as error:
                 if speakers or output_device is not None:
                     raise
-                note(f"no speakers, read the answers: {error}")
+                absent.setdefault(str(error), []).append("no speakers, read the answers")
+        for reason, what in absent.items():
+            note(f"{'; '.join(what)}: {reason}")
         return cls(heard, said)
 
 

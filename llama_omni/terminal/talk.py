@@ -115,7 +115,7 @@ class Talk:
         self._events.put_nowait(event)
 
     def drop_sound(self, response_id: str) -> None:
-        """Nothing: it is never asked for here."""
+        """Do nothing: what was taken is dropped when it is stopped, and nothing else asks."""
 
     def end(self, code: int, reason: str) -> None:  # noqa: ARG002
         """Take that the session is over."""

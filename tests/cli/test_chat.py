@@ -90,8 +90,8 @@ def test_absent_devices_are_done_without_and_told(run, begun, devices, monkeypat
     code, _, err = run("chat")
     assert code == 0
     assert err.splitlines() == [
-        "llama-omni: no microphone, type your questions: PortAudio library not found",
-        "llama-omni: no speakers, read the answers: PortAudio library not found",
+        "llama-omni: no microphone, type your questions; no speakers, read the answers: "
+        "PortAudio library not found"
     ]
     assert (begun[0][2].microphone, begun[0][2].speakers) == (None, None)
 

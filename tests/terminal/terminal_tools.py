@@ -67,7 +67,8 @@ class FakeSpeakers:
     @property
     def heard(self):
         """All that sounded, without the silence."""
-        return self.played[self.played != 0.0]
+        sound = self.played
+        return sound[sound != 0.0]
 
     def start(self, fill):
         self.state = "started"

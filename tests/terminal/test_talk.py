@@ -113,6 +113,20 @@ def test_enter_stops_the_answer_and_a_line_asks_the_next():
     run(talk())
 
 
+def test_answer_that_was_stopped_unheard_is_not_remembered():
+    async def talk():
+        speakers = FakeSpeakers(limit=0)
+        async with talking(FakeEngine(words=50, pace_s=0.01), speakers=speakers) as running:
+            running.typed.type("Count to fifty.")
+            await running.until(lambda: num_words(running) > 2)
+            running.typed.type("")
+            await running.until(lambda: "(heard nothing)" in running.remarks)
+        assert "(stopped after 0.00 s of sound)" in running.remarks
+        assert [turn.role for turn in running.engine.talks[0].turns] == ["user"]
+
+    run(talk())
+
+
 def test_answer_that_was_heard_to_its_end_is_kept_whole():
     async def talk():
         async with talking(FakeEngine(), speakers=FakeSpeakers()) as running:
