@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import llama_omni
+from llama_omni.cli_chat import chat
 from llama_omni.cli_data import data_app
 from llama_omni.cli_errors import (
     INTERRUPTED,
@@ -49,7 +50,7 @@ from llama_omni.cli_options import (
 )
 from llama_omni.cli_parts import train_app
 from llama_omni.cli_serve import serve
-from llama_omni.cli_view import Player, byte_bar, json_line, printable, summary, working
+from llama_omni.cli_view import Player, byte_bar, json_line, summary, working
 from llama_omni.errors import ConfigError, LlamaOmniError
 from llama_omni.interfaces import (
     Assistant,
@@ -61,6 +62,7 @@ from llama_omni.interfaces import (
     TextDelta,
     Turn,
 )
+from llama_omni.terminal.screen import printable
 
 app = typer.Typer(
     help="Talk with a language model: ask by voice or in writing, hear and read the answer.",
@@ -73,6 +75,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
+app.command()(chat)
 app.command()(serve)
 
 

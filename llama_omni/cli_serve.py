@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,7 +102,7 @@ def serve(
     Also there: /healthz, /readyz, /metrics. SIGTERM lets the answers end that are being given.
     """
     with one_line_errors(debug):
-        _check_extra()
+        check_extra(_NEEDED, "serving")
         from llama_omni.serve.keys import read_keys
         from llama_omni.serve.limits import ModelFacts, SessionLimits
         from llama_omni.serve.origins import is_loopback
@@ -175,7 +176,12 @@ async def _serve(settings: Any, address: Any, how: dict[str, Any]) -> None:
         await engine.close()
 
 
-def _check_extra() -> None:
-    for package in _NEEDED:
+def check_extra(packages: Iterable[str], purpose: str) -> None:
+    """See that these packages of the extra "serve" are installed.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "serve", "serving")
+            raise MissingExtraError(package, "serve", purpose)

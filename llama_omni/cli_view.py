@@ -3,7 +3,6 @@
 import importlib
 import json
 import queue
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,8 +17,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from llama_omni.errors import MissingExtraError, OutputError
 from llama_omni.interfaces import Reply
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 
 
 def summary(reply: Reply, output: Path | None) -> str:
@@ -66,11 +63,6 @@ def json_line(question: str, reply: Reply, output: Path | None) -> str:
             "finish_reason": reply.finish_reason,
         }
     )
-
-
-def printable(text: str) -> str:
-    """Replace the control characters by which a model's words could take over a terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 @contextmanager

@@ -1,13 +1,8 @@
-"""One client's WebSocket: frames to its session, the session's actions to the world, in order.
-
-Everything that touches the session holds one lock, so the order of what happens is one order. What
-takes long (a detector, a huge event, a recogniser) runs in a thread meanwhile; the event loop and
-other sessions go on.
-"""
+"""One client's WebSocket: its frames to the session, the session's events back, to the end."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,53 +10,26 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from llama_omni.errors import CapacityError
-from llama_omni.interfaces import AsyncAssistant, Recognizer, ReplyEvent, ReplyFailed
-from llama_omni.serve.actions import (
-    Abandon,
-    Action,
-    CancelReply,
-    ClearAudio,
-    Close,
-    CommitAudio,
-    DropAudio,
-    Finished,
-    Listen,
-    Prepare,
-    Send,
-    StartReply,
-    Transcribe,
-    TruncateReply,
-    Tune,
-)
-from llama_omni.serve.hearing import Ears
-from llama_omni.serve.metrics import ReplyWatch, ServeMetrics
-from llama_omni.serve.replying import Replies
+from llama_omni.serve.dialogue import Around, Dialogue
 from llama_omni.serve.sending import Sender
 from llama_omni.serve.session import Session
-from llama_omni.serve.turn_events import SpeechStopped
 
 logger = logging.getLogger(__name__)
 
 _POLICY, _INTERNAL = 1008, 1011  # WebSocket close codes
 _TICK_S = 1.0
-_LARGE = 256 * 1024  # letters of an event that is read in a thread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Surroundings:
+class Surroundings(Around):
     """What all connections of a server share."""
 
-    engine: AsyncAssistant
-    metrics: ServeMetrics
-    recognizer: Recognizer | None
-    make_ears: Callable[[], Ears]
-    may_speculate: Callable[[], bool]
     max_unsent_bytes: int
     send_timeout_s: float
 
 
 class Connection:
-    """A client and its session, from the first event to the last.
+    """A client and its session, from the first event to the last; the dialogue's `Peer`.
 
     Args:
         websocket: accepted.
@@ -71,18 +39,13 @@ class Connection:
 
     def __init__(self, websocket: WebSocket, session: Session, around: Surroundings) -> None:
         self._websocket, self._session, self._around = websocket, session, around
-        self._metrics = around.metrics
-        self._lock = asyncio.Lock()
         self._sender = Sender(
             websocket.send_text,
             max_bytes=around.max_unsent_bytes,
             timeout_s=around.send_timeout_s,
         )
-        self._ears = around.make_ears()
-        self._replies = Replies(around.engine, self._reply, around.may_speculate)
-        self._watches: dict[int, ReplyWatch] = {}
+        self._dialogue = Dialogue(session, around, self)
         self._end: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-        self._writings: set[asyncio.Task[None]] = set()  # transcripts on their way
         self._client_code: int | None = None  # that the client closed with
 
     async def run(self) -> int:
@@ -109,116 +72,45 @@ class Connection:
 
     async def drain(self) -> None:
         """Begin no more responses; close once those that are being made have ended."""
-        async with self._lock:
-            await self._do(self._session.drain())
+        await self._dialogue.drain()
 
-    # What comes in
+    # What the session says
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Let an event be written; a client that does not read is closed."""
+        try:
+            self._sender.put(event)
+        except CapacityError as error:
+            self.end(_POLICY, str(error))
+
+    def drop_sound(self, response_id: str) -> None:
+        """Forget a response's sound that has not been written."""
+        self._sender.drop_sound(response_id)
+
+    def end(self, code: int, reason: str) -> None:
+        """Write what waits, then close the WebSocket."""
+        if not self._end.done():
+            self._end.set_result((code, reason))
+
+    # What the client says
 
     async def _read(self) -> None:
-        async with self._lock:
-            await self._do(self._session.begin())
+        await self._dialogue.begin()
         while True:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 self._client_code = int(message.get("code") or _GONE)
                 return
             frame = message.get("text")
-            if frame is None:
-                frame = message.get("bytes") or b""
-            async with self._lock:
-                if len(frame) > _LARGE:
-                    actions = await asyncio.to_thread(self._session.client, frame)
-                else:
-                    actions = self._session.client(frame)
-                await self._do(actions)
+            await self._dialogue.client(message.get("bytes") or b"" if frame is None else frame)
             await asyncio.sleep(0)  # a flood of small events leaves room for others
-
-    async def _reply(self, generation: int, event: ReplyEvent | ReplyFailed) -> None:
-        async with self._lock:
-            if generation in self._watches:
-                self._watches[generation].note(event)
-            await self._do(self._session.reply(generation, event))
 
     async def _tick(self) -> None:
         while True:
-            async with self._lock:
-                await self._do(self._session.tick(1000 * self._metrics.clock()))
+            await self._dialogue.tick()
             await asyncio.sleep(_TICK_S)
 
-    async def _transcribe(self, action: Transcribe) -> None:
-        assert self._around.recognizer is not None
-        try:
-            text = await asyncio.to_thread(self._around.recognizer.transcribe, action.audio)
-        except Exception:
-            logger.exception("transcription failed session=%s", self._session.id)
-            failed = "the recogniser failed"
-            async with self._lock:
-                await self._do(self._session.transcript_failed(action.item_id, failed))
-            return
-        async with self._lock:
-            await self._do(self._session.transcript(action.item_id, text))
-
-    # What is to be done
-
-    async def _do(self, actions: Sequence[Action]) -> None:
-        """Do what the session asks, in order; the lock is held."""
-        for action in actions:
-            match action:
-                case Send():
-                    self._send(action.event)
-                case Listen() | Tune() | CommitAudio() | ClearAudio():
-                    for event in await self._ears.take(action):
-                        if isinstance(event, SpeechStopped):
-                            waited_ms = event.at_ms - event.speech_end_ms
-                            self._metrics.endpoint.observe(waited_ms / 1000)
-                        await self._do(self._session.turn(event))
-                case Prepare():
-                    begun = self._replies.prepare(action)
-                    self._metrics.speculation.labels("begun" if begun else "left_out").inc()
-                case Abandon():
-                    if self._replies.abandon(action.generation):
-                        self._metrics.speculation.labels("dropped").inc()
-                case StartReply():
-                    self._start(action)
-                case CancelReply():
-                    self._replies.cancel(action.generation)
-                case TruncateReply():
-                    self._replies.truncate(action)
-                case Finished():
-                    self._metrics.responses.labels(action.status).inc()
-                    self._watches.pop(action.generation, None)
-                    if not action.out_of_band:
-                        self._ears.reply_ended(action.audio_ms)
-                case DropAudio():
-                    self._sender.drop_sound(action.response_id)
-                case Transcribe():
-                    task = asyncio.create_task(self._transcribe(action))
-                    self._writings.add(task)
-                    task.add_done_callback(self._writings.discard)
-                case Close():
-                    self._finish(action.code, action.reason)
-
-    def _start(self, action: StartReply) -> None:
-        if not action.request.out_of_band:
-            self._ears.reply_begins()
-        prepared = self._replies.start(action)
-        if prepared:
-            self._metrics.speculation.labels("used").inc()
-        self._watches[action.generation] = ReplyWatch(self._metrics, prepared=prepared)
-
-    def _send(self, event: dict[str, Any]) -> None:
-        if event["type"] == "error":
-            self._metrics.errors.labels(event["error"]["code"]).inc()
-        try:
-            self._sender.put(event)
-        except CapacityError as error:
-            self._finish(_POLICY, str(error))
-
     # The end
-
-    def _finish(self, code: int, reason: str) -> None:
-        if not self._end.done():
-            self._end.set_result((code, reason))
 
     def _ended(self, tasks: Sequence[asyncio.Task[None]]) -> tuple[int, str]:
         """Tell why it ended: as the session wished, by the client, or by a failure."""
@@ -236,9 +128,9 @@ class Connection:
     async def _clean_up(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """Write what waits where there is somebody to read it; give everything back."""
         writer, *others = tasks
-        for task in (*others, *self._writings):
+        for task in others:
             task.cancel()
-        await asyncio.gather(*others, *self._writings, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
         if self._end.done() and self._end.result()[0] != _POLICY and not writer.done():
             flush = asyncio.create_task(self._sender.flush())
             await asyncio.wait(
@@ -249,15 +141,7 @@ class Connection:
             flush.cancel()
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
-        for action in self._session.disconnected():
-            match action:
-                case CancelReply():
-                    self._replies.cancel(action.generation)
-                case Abandon():
-                    self._replies.abandon(action.generation)
-                case _:
-                    pass
-        await self._replies.close()
+        await self._dialogue.close()
 
 
 _GONE = 1006  # never sent: what a client's end is counted as

@@ -5,9 +5,10 @@ import soundfile
 
 import llama_omni
 from llama_omni import cli
-from llama_omni.cli_view import json_line, printable, summary
+from llama_omni.cli_view import json_line, summary
 from llama_omni.errors import CheckpointError, OutputError
 from llama_omni.interfaces import Reply, Timings
+from llama_omni.terminal.screen import printable
 from tests.cli.shared import FakeAssistant, make_question
 
 
