@@ -13,7 +13,6 @@ import typer
 
 from llama_omni.cli_errors import note, one_line_errors
 from llama_omni.cli_options import (
-    PRESETS,
     ChunkSize,
     Debug,
     Device,
@@ -29,6 +28,7 @@ from llama_omni.cli_options import (
     Temperature,
     Threads,
     TopP,
+    check_preset,
     parse_chunk_size,
 )
 from llama_omni.cli_serve import check_extra
@@ -106,8 +106,7 @@ def chat(
         if list_devices:
             typer.echo(Devices().listing())
             return
-        if preset is not None and preset not in PRESETS:
-            raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        check_preset(preset)
         options = ReplyOptions(
             chunk_size=parse_chunk_size(chunk_size),
             lookahead=lookahead,
