@@ -45,21 +45,25 @@ class RealtimeAssistant:
     """A server of the Realtime API.
 
     Args:
-        options: which, and how.
+        options: which, and how; also as text, see `RealtimeOptions.of`.
         system: instructions of every conversation; None are the server's own.
         clock: monotonic seconds.
         sleep: waits between pieces of a question that is sent as it was spoken.
+
+    Raises:
+        ConfigError: the text is no such server.
     """
 
     def __init__(
         self,
-        options: RealtimeOptions,
+        options: RealtimeOptions | str,
         *,
         system: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.options, self.system = options, system
+        self.options = RealtimeOptions.of(options) if isinstance(options, str) else options
+        self.system = system
         self.clock, self.sleep = clock, sleep
 
     @property

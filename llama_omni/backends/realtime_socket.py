@@ -62,13 +62,14 @@ class RealtimeSocket:
         """
         try:
             data = self._socket.recv(timeout=self._timeout_s)
-            event = json.loads(data)
         except TimeoutError as error:
             raise EngineError(
                 f"{self._url} must send an event within {self._timeout_s:g} s, got none"
             ) from error
         except self._errors as error:
             raise EngineError(f"{self._url} ended the connection: {_reason(error)}") from error
+        try:
+            event = json.loads(data)
         except ValueError as error:
             raise EngineError(f"{self._url} must send JSON, got {data[:40]!r}") from error
         if not isinstance(event, dict):

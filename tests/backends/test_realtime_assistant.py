@@ -193,6 +193,7 @@ def test_options_are_read_from_a_url():
     assert found == RealtimeOptions(
         url="wss://api.example.org/v1", model="gpt-4o", names="ga", pace="real"
     )
+    assert RealtimeAssistant("ws://host:1/v1").options == RealtimeOptions(url="ws://host:1/v1")
     assert found.address == "wss://api.example.org/v1/realtime?model=gpt-4o"
 
 
