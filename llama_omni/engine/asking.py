@@ -65,6 +65,31 @@ class Asking:
             bos_token_id=self._tokenizer.bos_token_id,
         )
 
+    def fitting(self, talk: Talk, turns: list[Turn], options: ReplyOptions) -> list[Turn]:
+        """Leave out the oldest exchanges of a history with which no reply would fit.
+
+        What is left out stays out, and no more than half of the room is filled then, so that the
+        cache of the prompt's beginning is of use again for the next turns. The history itself is
+        not touched.
+
+        Source:
+            The Realtime API's `truncation: "auto"`.
+        """
+        begins = [number for number, turn in enumerate(turns) if turn.role == "user"]
+        system = [turn for turn in turns[:1] if turn.role == "system"]
+
+        def without(count: int) -> list[Turn]:
+            return turns if not count else [*system, *turns[begins[count] :]]
+
+        most = max(len(begins) - 1, 0)
+        talk.forgotten = min(talk.forgotten, most)
+        limit = self._stepper.llm_cache.max_tokens
+        room = min(options.max_new_tokens, limit // 4)
+        if self._positions(without(talk.forgotten)) + room > limit:
+            while talk.forgotten < most and self._positions(without(talk.forgotten)) > limit // 2:
+                talk.forgotten += 1
+        return without(talk.forgotten)
+
     def job(
         self,
         talk: Talk,
@@ -102,9 +127,7 @@ class Asking:
         Raises:
             CapacityError: its prompt leaves no room for a reply.
         """
-        sizes = [len(turn.audio) for _, turn in job.sounds if turn.audio is not None]
-        positions = len(job.prompt) - job.prompt.count(SPEECH_TOKEN)
-        positions += sum(speech_positions(self._model, samples) for samples in sizes)
+        positions = self._count(job.prompt, [turn for _, turn in job.sounds])
         limit = self._stepper.llm_cache.max_tokens
         if positions >= limit:
             raise CapacityError(
@@ -114,3 +137,12 @@ class Asking:
         tokens = min(job.options.max_new_tokens, limit - positions + 1)
         speech = min(tokens, self._stepper.speech_cache.max_tokens) if job.options.speech else 0
         return Need(llm_tokens=min(positions + tokens, limit), speech_tokens=speech)
+
+    def _positions(self, turns: Sequence[Turn]) -> int:
+        return self._count(self.prompt(turns), turns)
+
+    def _count(self, prompt: Sequence[int], turns: Sequence[Turn]) -> int:
+        """Count the positions of a prompt with the speech that its turns hold."""
+        sizes = [len(turn.audio) for turn in turns if turn.audio is not None]
+        speech = sum(speech_positions(self._model, samples) for samples in sizes)
+        return len(prompt) - prompt.count(SPEECH_TOKEN) + speech

@@ -111,6 +111,8 @@ class BatchEngine:
         asked = None if question is None else self._asking.checked(question)
         before = talk.history.turns if history is None else tuple(history)
         turns = [*before, *([] if asked is None else [asked])]
+        if self.settings.forget and history is None:
+            turns = self._asking.fitting(talk, turns, options or ReplyOptions())
         prompt = self._asking.prompt(turns)
         generation = talk.history.prepare(asked, generation=generation, in_history=history is None)
         self._drop_prepared(talk)

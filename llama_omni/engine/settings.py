@@ -28,6 +28,7 @@ class EngineSettings:
     patience: int = 3  # steps that newcomers wait while a listener has run dry
     chunk_growth: float = 0.5  # a later chunk lasts this share of what is buffered; 0: fixed Omega
     max_chunk_s: float = 4.0  # seconds that a chunk lasts at most, if it has grown
+    forget: bool = True  # leave out the beginning of a conversation that is too long
     written_hz: float = 20.0  # tokens a second that the reader of a written reply takes
 
     def __post_init__(self) -> None:

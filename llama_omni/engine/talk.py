@@ -73,6 +73,7 @@ class Talk:
     context: Context | None = None  # its LLM slot, while memory allows
     spoken: dict[str, SpokenTurn] = field(default_factory=dict)  # by digest
     job: Job | None = None
+    forgotten: int = 0  # exchanges of the history's beginning that prompts leave out
     used: int = 0  # when it last had a reply; the one used longest ago is evicted first
     starts: dict[int, int] = field(default_factory=dict)  # where each reply's tokens begin
     _digests: list[tuple[Turn, str]] = field(default_factory=list)
