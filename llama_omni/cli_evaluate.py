@@ -131,7 +131,7 @@ def run_command(
         from llama_omni.evaluate.sets import open_set
 
         settings = RunSettings(
-            conditions=_conditions(mode, omega),
+            conditions=_conditions(mode, omega, system),
             batch=batch,
             seed=seed,
             max_new_tokens=max_new_tokens,
@@ -147,6 +147,7 @@ def run_command(
             "seed": seed,
             "batch": batch,
             "max_new_tokens": max_new_tokens,
+            **how,
             "command": _command(),
             "machine": _machine(device, dtype.value),
         }
@@ -219,9 +220,14 @@ def _measure(folder: Path, measures: Sequence[Any], seed: int) -> None:
     typer.echo(f"report in {write_report(folder)}")
 
 
-def _conditions(mode: str, omega: str) -> "tuple[Condition, ...]":
+def _conditions(mode: str, omega: str, system: str) -> "tuple[Condition, ...]":
     from llama_omni.evaluate.records import MODES, Condition
 
+    if system.startswith("realtime:") and "s2sif" in _names(mode) and len(_names(omega)) != 1:
+        raise ConfigError(
+            "--omega must be the one chunk size that the server was started with, as the Realtime "
+            f"API cannot change it, got {omega!r}"
+        )
     found: list[Condition] = []
     for name in _names(mode):
         if name not in MODES:

@@ -4,10 +4,13 @@ Lines are only ever added; a last one that was cut off in the writing is dropped
 opened again, and its work done again.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from llama_omni.interfaces import Audio
 RUN, ITEMS, REPLIES, SCORES = "run.json", "items.jsonl", "replies.jsonl", "scores.json"
 
 # What must be the same for a folder to be gone on with; the others may change from run to run.
-_FIXED = ("system", "set", "limit", "seed", "batch", "max_new_tokens")
+_FIXED = ("system", "set", "limit", "seed", "batch", "max_new_tokens", "device", "dtype", "threads")
+_LOCK = ".lock"
 
 
 class Results:
@@ -60,6 +64,27 @@ class Results:
         if len(self.rows) < len(rows):
             _write_whole(folder / REPLIES, _dumped(row.to_json() for row in self.rows.values()))
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep a second run out of the folder.
+
+        Raises:
+            OutputError: there is one.
+        """
+        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise OutputError(
+                    f"{self.folder} must be filled by one run at a time, got a second"
+                ) from error
+            for part in self.folder.rglob(".*.part"):  # of files that a kill left unfinished
+                part.unlink(missing_ok=True)
+            yield
+        finally:
+            os.close(descriptor)
+
     def add(self, row: ReplyRow) -> None:
         """Keep one reply; its sound is kept already."""
         add_line(self.folder / REPLIES, row.to_json())
@@ -90,7 +115,8 @@ class Results:
     def _begin(self, run: Mapping[str, Any], items: Sequence[EvalItem]) -> None:
         file = self.folder / RUN
         if not file.is_file():
-            if any(self.folder.iterdir()):
+            # Killed before run.json was whole, a run leaves its items and parts of files.
+            if any(path.name not in (ITEMS, _LOCK) for path in _visible(self.folder)):
                 raise InputError(
                     f"{self.folder} must be a new folder or one of an earlier evaluation, "
                     "got one with other files in it"
@@ -206,6 +232,13 @@ def file_names(items: Sequence[EvalItem]) -> dict[str, str]:
             safe = f"{safe}-{hashlib.sha256(item.id.encode()).hexdigest()[:8]}"
         names[item.id] = safe
     return names
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Yield what lies in a folder, but for unfinished parts of files."""
+    for path in folder.iterdir():
+        if not (path.name.startswith(".") and path.name.endswith(".part")):
+            yield path
 
 
 def _check(file: Path) -> None:

@@ -18,6 +18,7 @@ MOST_FAILURES = 5  # in a row: then the system is gone, and the rest would fail 
 
 Ask = Callable[[Turn, ReplyOptions], Reply]
 Progress = Callable[[int, int], None]  # how many of how many are done
+Answer = tuple[ReplyRow, bool]  # and whether the question itself could not be used
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,18 +106,22 @@ def run(
     done, failed, in_a_row = total - len(wanted), 0, 0
     if not wanted:
         return 0
-    _warm_up(ask, test_set, *wanted[0], settings)
-    for row in _asked(ask, test_set, wanted, results, settings):
-        results.add(row)
-        done += 1
-        progress(done, total)
-        failed += row.error is not None
-        in_a_row = in_a_row + 1 if row.error is not None else 0
-        if in_a_row >= MOST_FAILURES:
-            raise EngineError(
-                f"{in_a_row} replies in a row failed, the last with: {row.error}; "
-                "what came before is kept, run again to go on"
-            )
+    with results.alone():
+        _warm_up(ask, test_set, *wanted[0], settings)
+        for row, unusable in _asked(ask, test_set, wanted, results, settings):
+            results.add(row)
+            done += 1
+            progress(done, total)
+            failed += row.error is not None
+            if row.error is None:
+                in_a_row = 0
+            elif not unusable:  # a question that no system could answer says nothing of this one
+                in_a_row += 1
+            if in_a_row >= MOST_FAILURES:
+                raise EngineError(
+                    f"{in_a_row} replies in a row failed, the last with: {row.error}; "
+                    "what came before is kept, run again to go on"
+                )
     return failed
 
 
@@ -126,10 +131,10 @@ def _asked(
     wanted: Sequence[tuple[EvalItem, Condition]],
     results: Results,
     settings: RunSettings,
-) -> Iterator[ReplyRow]:
+) -> Iterator[Answer]:
     """Yield the replies as they come, never more questions ahead than are asked at a time."""
 
-    def answer(item: EvalItem, condition: Condition) -> ReplyRow:
+    def answer(item: EvalItem, condition: Condition) -> Answer:
         return _answer(ask, test_set, item, condition, results, settings)
 
     if settings.batch == 1:
@@ -138,7 +143,7 @@ def _asked(
         return
     left = iter(wanted)
     with ThreadPoolExecutor(settings.batch, "asking") as threads:
-        running: set[Future[ReplyRow]] = set()
+        running: set[Future[Answer]] = set()
         try:
             while True:
                 for item, condition in islice(left, settings.batch - len(running)):
@@ -160,7 +165,7 @@ def _answer(
     condition: Condition,
     results: Results,
     settings: RunSettings,
-) -> ReplyRow:
+) -> Answer:
     """Ask one item; what the system cannot do becomes a row that says so."""
     sound = test_set.speech(item)
     results.keep_question(item, sound)
@@ -168,15 +173,23 @@ def _answer(
     seconds = len(sound) / SAMPLE_RATE
     try:
         reply = ask(Turn(role="user", audio=sound), settings.options(condition))
-    except LlamaOmniError as error:
-        logger.warning("reply failed item=%s condition=%s: %s", item.id, condition.name, error)
-        return ReplyRow(
-            **about, question_s=seconds, finish_reason="failed", error=" ".join(str(error).split())
+    except Exception as error:  # a run of hours goes on after one bad reply, whatever it was
+        known = isinstance(error, LlamaOmniError)
+        logger.warning(
+            "reply failed item=%s condition=%s: %s",
+            item.id,
+            condition.name,
+            error,
+            exc_info=None if known else error,
         )
+        words = " ".join(str(error).split())
+        why = words if known else f"{type(error).__name__}: {words}"
+        row = ReplyRow(**about, question_s=seconds, finish_reason="failed", error=why)
+        return row, isinstance(error, InputError)
     file = None
     if len(reply.audio):
         file = results.keep_sound(item, condition.name, reply.audio, reply.sample_rate)
-    return ReplyRow(
+    row = ReplyRow(
         **about,
         text=reply.text,
         tokens=len(reply.token_ids),
@@ -189,6 +202,7 @@ def _answer(
         finish_reason=reply.finish_reason,
         timings=asdict(reply.timings),
     )
+    return row, False
 
 
 def _warm_up(
@@ -197,5 +211,5 @@ def _warm_up(
     sound: Audio = test_set.speech(item)
     try:
         ask(Turn(role="user", audio=sound), settings.options(condition))
-    except LlamaOmniError as error:  # it will fail again where it counts
+    except Exception as error:  # it will fail again where it counts
         logger.debug("warming up failed: %s", error)
