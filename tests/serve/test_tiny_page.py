@@ -1,0 +1,147 @@
+"""The page in a real Chromium, against `llama-omni serve` with the embedded model."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+from tests.serve.page_tools import microphone, page_of, played, wait_for  # noqa: E402
+from tests.serve.session_tools import check_frame  # noqa: E402
+from tests.serve.tiny_server import (  # noqa: E402
+    FRANCE,
+    MADRID,
+    PARIS,
+    placed,
+    spoken,
+    tiny_server,
+)
+
+pytestmark = pytest.mark.slow
+SECONDS = 60.0  # for anything, on a busy machine
+ANSWERS = "#transcript .assistant"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with tiny_server(tmp_path_factory.mktemp("serve") / "log") as found:
+        yield found
+
+
+class Frames:
+    """Every frame the page gets: kept, and checked with the openai package's types."""
+
+    def __init__(self, page: Any) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.asked: list[dict[str, Any]] = []
+        page.on("websocket", self.follow)
+
+    def follow(self, socket: Any) -> None:
+        socket.on("framereceived", lambda frame: self.events.append(json.loads(frame)))
+        socket.on("framesent", lambda frame: self.asked.append(json.loads(frame)))
+
+    def check(self) -> None:
+        assert self.events[0]["type"] == "session.created"
+        for event in self.events:
+            check_frame(event)
+            assert event["type"] != "error", event
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == kind]
+
+    def sent(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.asked if event["type"] == kind]
+
+    def sound(self, item: str) -> np.ndarray:
+        """Return one answer as the server sent it, at 24 kHz."""
+        deltas = self.of("response.output_audio.delta")
+        pieces = [base64.b64decode(one["delta"]) for one in deltas if one["item_id"] == item]
+        return np.frombuffer(b"".join(pieces), "<i2").astype(np.float32) / 32_768
+
+    def answers(self) -> list[str]:
+        """Return the ids of the answers' items, in order."""
+        return [event["item"]["id"] for event in self.of("response.output_item.added")]
+
+
+def test_spoken_questions_are_answered_and_the_second_needs_the_first(
+    address: str, tmp_path: Path
+) -> None:
+    spain = spoken("And of Spain?", tmp_path / "spain.wav")
+    sound = microphone(tmp_path / "microphone.wav", 1.5, FRANCE, 8, spain, 30)
+    with page_of(address, sound) as page:
+        frames = Frames(page)
+        page.click("#talk")
+        for number, answer in enumerate((PARIS, MADRID), 1):
+            for phase in ("listening", "hearing", "speaking", "listening"):
+                wait_for(page, phase, SECONDS)
+            assert page.locator(ANSWERS).count() == number
+            assert page.inner_text(f"{ANSWERS} .words >> nth=-1") == answer
+            assert "first sound after" in page.inner_text(f"{ANSWERS} .facts >> nth=-1")
+        heard = played(page)
+    frames.check()
+    for item in frames.answers():
+        correlation, difference = placed(heard, frames.sound(item))
+        print(f"correlation {correlation:.6f}, largest difference {difference:.2g}")
+        assert correlation > 0.999  # the whole answer in one piece, in the server's own sound
+        assert difference < 1e-3  # sample by sample: no gap, no loss
+    assert [one["response"]["status"] for one in frames.of("response.done")] == ["completed"] * 2
+
+
+def test_voice_interrupts_and_the_next_question_is_answered(address: str, tmp_path: Path) -> None:
+    count = spoken("Count from one to twenty.", tmp_path / "count.wav")
+    sound = microphone(tmp_path / "microphone.wav", 1.5, count, 2.2, FRANCE, 30)
+    with page_of(address, sound) as page:
+        frames = Frames(page)
+        page.click("#talk")
+        wait_for(page, "speaking", SECONDS)
+        wait_for(page, "hearing", SECONDS)
+        page.wait_for_selector(f"{ANSWERS} s", timeout=1000 * SECONDS)
+        wait_for(page, "speaking", SECONDS)
+        wait_for(page, "listening", SECONDS)
+        said = page.inner_text(f"{ANSWERS} .words >> nth=0")
+        struck = page.inner_text(f"{ANSWERS} s")
+        heard = played(page)
+    frames.check()
+    assert said.startswith("One, two, three")
+    assert said.endswith(struck)
+    first, second = frames.answers()
+    (truncated,) = frames.of("conversation.item.truncated")
+    assert truncated["item_id"] == first
+    (kept,) = frames.of("conversation.item.retrieved")
+    words = "".join(part["transcript"] for part in kept["item"]["content"])
+    assert 0 < len(words) < len(said)
+    assert said.startswith(words)
+    until = 24 * truncated["audio_end_ms"]
+    whole = frames.sound(first)
+    assert 0 < until < len(whole)
+    correlation, difference = placed(heard, whole[:until])
+    print(f"heard {until / 24:.0f} of {len(whole) / 24:.0f} ms, {words!r} of {said!r}")
+    assert correlation > 0.999  # what the page says was heard, was
+    assert difference < 1e-3
+    assert placed(heard, whole)[0] < 0.999  # and the rest was not
+    assert placed(heard, frames.sound(second))[0] > 0.999
+
+
+def test_button_interrupts_and_the_pages_policy_holds(address: str) -> None:
+    with page_of(address, allowed=False, recording=False) as page:
+        frames = Frames(page)
+        page.fill("#question", "Count from one to twenty.")
+        page.press("#question", "Enter")
+        wait_for(page, "speaking", SECONDS)
+        page.wait_for_timeout(800)
+        page.click("#interrupt")
+        page.wait_for_selector(f"{ANSWERS} s", timeout=1000 * SECONDS)
+        wait_for(page, "ready", SECONDS)
+        assert "interrupted" in page.inner_text(f"{ANSWERS} .facts")
+        page.click("#example")  # the next turn
+        page.wait_for_selector(f"{ANSWERS} >> nth=1", timeout=1000 * SECONDS)
+        wait_for(page, "speaking", SECONDS)
+        wait_for(page, "ready", SECONDS)
+        assert page.inner_text("#trouble") == ""
+    frames.check()
+    (truncated,) = frames.of("conversation.item.truncated")
+    assert 0 < truncated["audio_end_ms"] < len(frames.sound(frames.answers()[0])) / 24
