@@ -63,6 +63,7 @@ def page_of(
     *,
     allowed: bool = True,
     recording: bool = True,
+    buffer_ms: int = 100,
     **context: Any,
 ) -> Iterator[Any]:
     """Open the page. Any error in it, or request to elsewhere, fails the test.
@@ -72,6 +73,7 @@ def page_of(
         sound: what the microphone hears; None is Chromium's beeps.
         allowed: whether the page may use the microphone.
         recording: keep what is played in `window.recorded`; needs the page's policy bypassed.
+        buffer_ms: sound that must wait before an answer starts; more than it has is all of it.
         context: more of the browser's context, such as its colour scheme.
     """
     args = ["--no-sandbox", "--use-fake-device-for-media-stream"]
@@ -94,7 +96,8 @@ def page_of(
             page.add_init_script(RECORDER)
         page.add_init_script(
             "localStorage.getItem('llama-omni-settings') ||"
-            "localStorage.setItem('llama-omni-settings', JSON.stringify({clean: false}))"
+            "localStorage.setItem('llama-omni-settings', "
+            f"JSON.stringify({{clean: false, bufferMs: {buffer_ms}}}))"
         )
         page.goto(address)
         yield page

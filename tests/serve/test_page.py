@@ -14,10 +14,10 @@ import soundfile
 import soxr
 
 pytest.importorskip("fastapi")
-import uvicorn  # noqa: E402
+import uvicorn
 
-from tests.serve.fake_realtime import ANSWER, QUESTION, FakeRealtime, answer_sound  # noqa: E402
-from tests.serve.page_tools import (  # noqa: E402
+from tests.serve.fake_realtime import ANSWER, QUESTION, FakeRealtime, answer_sound
+from tests.serve.page_tools import (
     EXAMPLE,
     likeness,
     microphone,
@@ -74,7 +74,9 @@ def test_spoken_question_is_heard_and_answer_sounds_as_sent(tmp_path: Path) -> N
 def test_voice_interrupts_and_tells_what_was_heard(tmp_path: Path) -> None:
     fake = FakeRealtime(seconds=8)
     with serving(fake) as address:
-        with page_of(address, microphone(tmp_path / "mic.wav", 1.5, EXAMPLE, 3, EXAMPLE, 20)) as page:
+        with page_of(
+            address, microphone(tmp_path / "mic.wav", 1.5, EXAMPLE, 3, EXAMPLE, 20)
+        ) as page:
             page.click("#talk")
             wait_for(page, "speaking")
             started = time.monotonic()
@@ -123,7 +125,9 @@ def test_recorded_example_needs_no_microphone() -> None:
 def test_push_to_talk_with_the_space_bar(tmp_path: Path) -> None:
     fake = FakeRealtime()
     with serving(fake) as address:
-        with page_of(address, microphone(tmp_path / "mic.wav", 0.2, EXAMPLE, 1, EXAMPLE, 20)) as page:
+        with page_of(
+            address, microphone(tmp_path / "mic.wav", 0.2, EXAMPLE, 1, EXAMPLE, 20)
+        ) as page:
             page.click("#open-settings")
             page.check("input[value=push]", force=True)
             page.click("#close-settings")

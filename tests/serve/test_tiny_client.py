@@ -1,7 +1,6 @@
 """The stock client against `llama-omni serve` with the embedded model; every frame is checked."""
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,13 @@ import soundfile
 import soxr
 
 pytest.importorskip("fastapi")
-from tests.serve.serve_tools import Client, run, sound_of  # noqa: E402
-from tests.serve.session_tools import only  # noqa: E402
-from tests.serve.tiny_server import FRANCE, MADRID, PARIS, spoken, tiny_server  # noqa: E402
+from tests.serve.serve_tools import Client, run, sound_of
+from tests.serve.session_tools import only
+from tests.serve.tiny_server import FRANCE, MADRID, PARIS, spoken
 
 pytestmark = pytest.mark.slow
 RATE = 24_000
 SECONDS = 120.0
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with tiny_server(tmp_path_factory.mktemp("serve") / "log") as found:
-        yield found
 
 
 @contextlib.asynccontextmanager
@@ -51,11 +44,11 @@ def said(events):
     return only(events, "response.output_audio_transcript.done")["transcript"]
 
 
-def test_spoken_questions_are_answered_and_the_second_needs_the_first(address, tmp_path):
+def test_spoken_questions_are_answered_and_the_second_needs_the_first(tiny_address, tmp_path):
     spain = spoken("And of Spain?", tmp_path / "spain.wav")
 
     async def talk():
-        async with talking(address) as client:
+        async with talking(tiny_address) as client:
             for path, answer in ((FRANCE, PARIS), (spain, MADRID)):
                 await client.append(question(path))
                 events = await client.until("response.done", SECONDS)
@@ -70,14 +63,16 @@ def test_spoken_questions_are_answered_and_the_second_needs_the_first(address, t
     run(talk(), 2 * SECONDS)
 
 
-def test_voice_interrupts_and_the_answer_is_cut_to_what_was_heard(address, tmp_path):
+def test_voice_interrupts_and_the_answer_is_cut_to_what_was_heard(tiny_address, tmp_path):
     count = spoken("Count from one to twenty.", tmp_path / "count.wav")
 
     async def talk():
-        async with talking(address) as client:
+        async with talking(tiny_address) as client:
             await client.append(question(count))
-            before = await client.until("response.output_audio.delta", SECONDS)
-            item = only(before, "response.output_item.added")["item"]["id"]
+            await client.until("response.output_audio.delta", SECONDS)
+            while len(sound_of(client.events)) < RATE:  # of a reply of nearly four seconds
+                await client.until("response.output_audio.delta", SECONDS)
+            item = only(client.events, "response.output_item.added")["item"]["id"]
             await client.append(question(FRANCE))
             await client.until("input_audio_buffer.speech_started", SECONDS)
             await client.send(
@@ -93,7 +88,7 @@ def test_voice_interrupts_and_the_answer_is_cut_to_what_was_heard(address, tmp_p
             while len(done := _done(client.events)) < 2:
                 await client.take()
             assert begun <= set(done)
-            assert done[max(done, key=list(done).index)] == "completed"
+            assert [*done.values()][-1] == "completed"
             assert "error" not in {event["type"] for event in client.events}
 
     run(talk(), 2 * SECONDS)

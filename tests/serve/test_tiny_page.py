@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,20 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi")
-from tests.serve.page_tools import microphone, page_of, played, wait_for  # noqa: E402
-from tests.serve.session_tools import check_frame  # noqa: E402
-from tests.serve.tiny_server import (  # noqa: E402
+from tests.serve.page_tools import microphone, page_of, played, wait_for
+from tests.serve.session_tools import check_frame
+from tests.serve.tiny_server import (
     FRANCE,
     MADRID,
     PARIS,
     placed,
     spoken,
-    tiny_server,
 )
 
 pytestmark = pytest.mark.slow
 SECONDS = 60.0  # for anything, on a busy machine
 ANSWERS = "#transcript .assistant"
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with tiny_server(tmp_path_factory.mktemp("serve") / "log") as found:
-        yield found
+WHOLE_MS = 60_000  # an answer plays once it is there: a busy machine makes no gaps in it
 
 
 class Frames:
@@ -62,17 +56,22 @@ class Frames:
         pieces = [base64.b64decode(one["delta"]) for one in deltas if one["item_id"] == item]
         return np.frombuffer(b"".join(pieces), "<i2").astype(np.float32) / 32_768
 
+    def words(self, item: str) -> str:
+        """Return one answer's words as the server sent them."""
+        deltas = self.of("response.output_audio_transcript.delta")
+        return "".join(one["delta"] for one in deltas if one["item_id"] == item)
+
     def answers(self) -> list[str]:
         """Return the ids of the answers' items, in order."""
         return [event["item"]["id"] for event in self.of("response.output_item.added")]
 
 
 def test_spoken_questions_are_answered_and_the_second_needs_the_first(
-    address: str, tmp_path: Path
+    tiny_address: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     spain = spoken("And of Spain?", tmp_path / "spain.wav")
     sound = microphone(tmp_path / "microphone.wav", 1.5, FRANCE, 8, spain, 30)
-    with page_of(address, sound) as page:
+    with page_of(tiny_address, sound, buffer_ms=WHOLE_MS) as page:
         frames = Frames(page)
         page.click("#talk")
         for number, answer in enumerate((PARIS, MADRID), 1):
@@ -85,49 +84,51 @@ def test_spoken_questions_are_answered_and_the_second_needs_the_first(
     frames.check()
     for item in frames.answers():
         correlation, difference = placed(heard, frames.sound(item))
-        print(f"correlation {correlation:.6f}, largest difference {difference:.2g}")
+        record_property(item, f"correlation {correlation:.6f}, difference {difference:.2g}")
         assert correlation > 0.999  # the whole answer in one piece, in the server's own sound
         assert difference < 1e-3  # sample by sample: no gap, no loss
     assert [one["response"]["status"] for one in frames.of("response.done")] == ["completed"] * 2
 
 
-def test_voice_interrupts_and_the_next_question_is_answered(address: str, tmp_path: Path) -> None:
+def test_voice_interrupts_and_the_next_question_is_answered(
+    tiny_address: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     count = spoken("Count from one to twenty.", tmp_path / "count.wav")
-    sound = microphone(tmp_path / "microphone.wav", 1.5, count, 2.2, FRANCE, 30)
-    with page_of(address, sound) as page:
+    # However long the machine takes to answer, one of these falls into the answer before it.
+    pauses = (2.2, count, 4, count, 6, count, 9, count, 13, count, 60)
+    sound = microphone(tmp_path / "microphone.wav", 1.5, count, *pauses)
+    with page_of(tiny_address, sound, buffer_ms=WHOLE_MS) as page:
         frames = Frames(page)
         page.click("#talk")
-        wait_for(page, "speaking", SECONDS)
-        wait_for(page, "hearing", SECONDS)
-        page.wait_for_selector(f"{ANSWERS} s", timeout=1000 * SECONDS)
-        wait_for(page, "speaking", SECONDS)
-        wait_for(page, "listening", SECONDS)
-        said = page.inner_text(f"{ANSWERS} .words >> nth=0")
-        struck = page.inner_text(f"{ANSWERS} s")
+        page.wait_for_selector(f"{ANSWERS} s", timeout=2000 * SECONDS)
+        cut = next(one for one in frames.of("conversation.item.truncated") if one["audio_end_ms"])
+        wait_for(page, "speaking", SECONDS)  # the next turn
         heard = played(page)
+        struck = page.inner_text(f"{ANSWERS} s >> nth=0")
     frames.check()
+    item, whole = cut["item_id"], frames.sound(cut["item_id"])
+    said = frames.words(item)
+    (kept,) = (
+        event["item"]
+        for event in frames.of("conversation.item.retrieved")
+        if event["item"]["id"] == item
+    )
+    words = "".join(part["transcript"] for part in kept["content"])
     assert said.startswith("One, two, three")
-    assert said.endswith(struck)
-    first, second = frames.answers()
-    (truncated,) = frames.of("conversation.item.truncated")
-    assert truncated["item_id"] == first
-    (kept,) = frames.of("conversation.item.retrieved")
-    words = "".join(part["transcript"] for part in kept["item"]["content"])
     assert 0 < len(words) < len(said)
-    assert said.startswith(words)
-    until = 24 * truncated["audio_end_ms"]
-    whole = frames.sound(first)
+    assert said == words + struck
+    until = 24 * cut["audio_end_ms"]
     assert 0 < until < len(whole)
     correlation, difference = placed(heard, whole[:until])
-    print(f"heard {until / 24:.0f} of {len(whole) / 24:.0f} ms, {words!r} of {said!r}")
+    record_property("heard", f"{until / 24:.0f} of {len(whole) / 24:.0f} ms: {words!r}")
+    record_property("cut", f"correlation {correlation:.6f}, difference {difference:.2g}")
     assert correlation > 0.999  # what the page says was heard, was
     assert difference < 1e-3
     assert placed(heard, whole)[0] < 0.999  # and the rest was not
-    assert placed(heard, frames.sound(second))[0] > 0.999
 
 
-def test_button_interrupts_and_the_pages_policy_holds(address: str) -> None:
-    with page_of(address, allowed=False, recording=False) as page:
+def test_button_interrupts_and_the_pages_policy_holds(tiny_address: str) -> None:
+    with page_of(tiny_address, allowed=False, recording=False, buffer_ms=WHOLE_MS) as page:
         frames = Frames(page)
         page.fill("#question", "Count from one to twenty.")
         page.press("#question", "Enter")
