@@ -129,7 +129,7 @@ def played(page: Any) -> np.ndarray:
     return np.frombuffer(base64.b64decode(page.evaluate(RECORDED)), "<f4")
 
 
-def wait_for(page: Any, phase: str, seconds: float = 15) -> None:
+def wait_for(page: Any, phase: str, seconds: float = 60) -> None:
     page.wait_for_selector(f'body[data-phase="{phase}"]', timeout=1000 * seconds)
 
 
