@@ -1,6 +1,5 @@
 """The page in a real Chromium, against a scripted server: what is said, heard, shown and sent."""
 
-import shutil
 import socket
 import threading
 import time
@@ -15,40 +14,19 @@ import soundfile
 import soxr
 
 pytest.importorskip("fastapi")
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("chromium is not installed", allow_module_level=True)
+import uvicorn
 
-import uvicorn  # noqa: E402
-
-from tests.serve.fake_realtime import ANSWER, QUESTION, FakeRealtime, answer_sound  # noqa: E402
+from tests.serve.fake_realtime import ANSWER, QUESTION, FakeRealtime, answer_sound
+from tests.serve.page_tools import (
+    EXAMPLE,
+    likeness,
+    microphone,
+    page_of,
+    played,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
-EXAMPLE = Path(__file__).parents[2] / "llama_omni" / "serve" / "static" / "example.wav"
-
-# Records all that goes to the loudspeaker, through a worklet of its own.
-RECORDER = """
-window.recorded = [];
-const code = `registerProcessor("recorder", class extends AudioWorkletProcessor {
-  process(inputs) {
-    if (inputs[0][0]) this.port.postMessage(inputs[0][0].slice());
-    return true;
-  }
-});`;
-const connect = AudioNode.prototype.connect;
-AudioNode.prototype.connect = function (target, ...rest) {
-  if (target instanceof AudioDestinationNode) {
-    const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
-    this.context.audioWorklet.addModule(address).then(() => {
-      const node = new AudioWorkletNode(this.context, "recorder", { numberOfOutputs: 0 });
-      node.port.onmessage = ({ data }) => window.recorded.push(...data);
-      connect.call(this, node);
-    });
-  }
-  return connect.call(this, target, ...rest);
-};
-"""
 
 
 @contextmanager
@@ -70,83 +48,22 @@ def serving(fake: FakeRealtime, port: int = 0) -> Iterator[str]:
             thread.join(10)
 
 
-def microphone(path: Path, *pauses: float) -> Path:
-    """Write what the fake microphone hears: silence, the question, silence, the question, ..."""
-    samples, rate = soundfile.read(EXAMPLE, dtype="float32")
-    question = soxr.resample(samples, rate, 48_000)
-    parts = [np.zeros(int(pauses[0] * 48_000), np.float32)]
-    for pause in pauses[1:]:
-        parts += [question, np.zeros(int(pause * 48_000), np.float32)]
-    soundfile.write(path, np.concatenate(parts), 48_000, subtype="PCM_16")
-    return path
-
-
-@contextmanager
-def page_of(
-    address: str, sound: Path | None = None, *, allowed: bool = True, **context: Any
-) -> Iterator[Any]:
-    """Open the page. Any error in it, or request to elsewhere, fails the test."""
-    args = ["--no-sandbox", "--use-fake-device-for-media-stream"]
-    if allowed:
-        args.append("--use-fake-ui-for-media-stream")
-    else:
-        args.append("--deny-permission-prompts")
-    if sound is not None:
-        args.append(f"--use-file-for-fake-audio-capture={sound}%noloop")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=args)
-        if allowed:
-            context["permissions"] = ["microphone"]
-        page = browser.new_context(bypass_csp=True, **context).new_page()
-        troubles: list[str] = []
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda request: troubles.extend(_foreign(request.url, address)))
-        page.add_init_script(RECORDER)
-        page.add_init_script(
-            "localStorage.getItem('llama-omni-settings') ||"
-            "localStorage.setItem('llama-omni-settings', JSON.stringify({clean: false}))"
-        )
-        page.goto(address)
-        yield page
-        assert troubles == []
-        browser.close()
-
-
-def _foreign(url: str, address: str) -> list[str]:
-    return [url] if url.startswith("http") and not url.startswith(address) else []
-
-
-def wait_for(page: Any, phase: str, seconds: float = 15) -> None:
-    page.wait_for_selector(f'body[data-phase="{phase}"]', timeout=1000 * seconds)
-
-
 def sent(fake: FakeRealtime, kind: str) -> list[dict[str, Any]]:
     return [event for event in fake.received if event["type"] == kind]
-
-
-def likeness(heard: np.ndarray, wanted: np.ndarray) -> float:
-    """Give the highest correlation of `wanted` with any stretch of `heard`."""
-    size = len(heard) + len(wanted)
-    spectra = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(wanted, size))
-    products = np.fft.irfft(spectra, size)[: len(heard)]
-    energy = np.concatenate([[0.0], np.cumsum(heard.astype(np.float64) ** 2)])
-    ends = np.minimum(np.arange(len(heard)) + len(wanted), len(heard))
-    norms = np.sqrt(energy[ends] - energy[: len(heard)]) * np.linalg.norm(wanted)
-    return float((products / np.maximum(norms, 1e-3)).max())
 
 
 def test_spoken_question_is_heard_and_answer_sounds_as_sent(tmp_path: Path) -> None:
     fake = FakeRealtime()
     with serving(fake) as address:
-        with page_of(address, microphone(tmp_path / "mic.wav", 1.5, 20)) as page:
+        with page_of(address, microphone(tmp_path / "mic.wav", 1.5, EXAMPLE, 20)) as page:
             page.click("#talk")
             for phase in ("listening", "hearing", "thinking", "speaking", "listening"):
                 wait_for(page, phase)
             assert page.inner_text("#transcript .user .words") == QUESTION
             assert page.inner_text("#transcript .assistant .words") == ANSWER
             assert "first sound after" in page.inner_text("#transcript .assistant .facts")
-            played = np.array(page.evaluate("window.recorded"), np.float32)
-    assert likeness(played, answer_sound()) > 0.99  # whole, in order, without a gap
+            sound = played(page)
+    assert likeness(sound, answer_sound()) > 0.99  # whole, in order, without a gap
     samples, rate = soundfile.read(EXAMPLE, dtype="float32")
     heard = np.frombuffer(bytes(fake.heard), "<i2").astype(np.float32) / 32768
     assert likeness(heard, soxr.resample(samples, rate, 24_000)) > 0.9
@@ -157,7 +74,9 @@ def test_spoken_question_is_heard_and_answer_sounds_as_sent(tmp_path: Path) -> N
 def test_voice_interrupts_and_tells_what_was_heard(tmp_path: Path) -> None:
     fake = FakeRealtime(seconds=8)
     with serving(fake) as address:
-        with page_of(address, microphone(tmp_path / "mic.wav", 1.5, 3, 20)) as page:
+        with page_of(
+            address, microphone(tmp_path / "mic.wav", 1.5, EXAMPLE, 3, EXAMPLE, 20)
+        ) as page:
             page.click("#talk")
             wait_for(page, "speaking")
             started = time.monotonic()
@@ -206,7 +125,9 @@ def test_recorded_example_needs_no_microphone() -> None:
 def test_push_to_talk_with_the_space_bar(tmp_path: Path) -> None:
     fake = FakeRealtime()
     with serving(fake) as address:
-        with page_of(address, microphone(tmp_path / "mic.wav", 0.2, 1, 20)) as page:
+        with page_of(
+            address, microphone(tmp_path / "mic.wav", 0.2, EXAMPLE, 1, EXAMPLE, 20)
+        ) as page:
             page.click("#open-settings")
             page.check("input[value=push]", force=True)
             page.click("#close-settings")
