@@ -8,6 +8,7 @@ other sessions go on.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,7 @@ class Surroundings:
     engine: AsyncAssistant
     metrics: ServeMetrics
     recognizer: Recognizer | None
+    writers: Executor  # where the recogniser works
     make_ears: Callable[[], Ears]
     may_speculate: Callable[[], bool]
     max_unsent_bytes: int
@@ -147,8 +149,9 @@ class Connection:
 
     async def _transcribe(self, action: Transcribe) -> None:
         assert self._around.recognizer is not None
+        write, loop = self._around.recognizer.transcribe, asyncio.get_running_loop()
         try:
-            text = await asyncio.to_thread(self._around.recognizer.transcribe, action.audio)
+            text = await loop.run_in_executor(self._around.writers, write, action.audio)
         except Exception:
             logger.exception("transcription failed session=%s", self._session.id)
             failed = "the recogniser failed"
