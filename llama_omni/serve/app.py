@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import Receive, Scope, Send
 
 from llama_omni.errors import EngineError
 from llama_omni.interfaces import AsyncAssistant, Recognizer
@@ -227,8 +228,18 @@ def create_app(
     app.state.server = server
     _add_health(app, server)
     _add_api(app, server)
-    app.mount("/", Page(), name="page")
+    _add_page(app)
     return app
+
+
+def _add_page(app: FastAPI) -> None:
+    """Serve the page where nothing else is, so that a wrong method of the API stays one."""
+    page, missing = Page(), app.router.default
+
+    async def otherwise(scope: Scope, receive: Receive, send: Send) -> None:
+        await (page if scope["type"] == "http" else missing)(scope, receive, send)
+
+    app.router.default = otherwise
 
 
 def _add_health(app: FastAPI, server: RealtimeServer) -> None:
@@ -243,7 +254,7 @@ def _add_health(app: FastAPI, server: RealtimeServer) -> None:
         state = "draining" if server.draining else "ok" if server.ready else "engine not ready"
         return JSONResponse({"status": state}, 200 if server.ready else 503)
 
-    @app.get("/metrics", responses=_REFUSALS)
+    @app.get("/metrics", responses=_REFUSALS, response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """Numbers for Prometheus."""
         server.access.check(request)

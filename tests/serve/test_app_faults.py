@@ -6,7 +6,7 @@ import json
 
 import pytest
 from fake_engine import GONE, FakeEngine
-from serve_tools import Client, run, serving, settled, talking
+from serve_tools import Client, Stock, run, serving, settled, talking
 from session_tools import check_frame, names, only
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -209,19 +209,6 @@ def test_log_holds_neither_keys_nor_sound(caplog):
     assert key not in caplog.text
     assert sound[:40] not in caplog.text
     assert "secret question" not in caplog.text
-
-
-class Stock:
-    """A bare socket with the stock connection's two methods."""
-
-    def __init__(self, socket):
-        self.socket = socket
-
-    async def send(self, event):
-        await self.socket.send(json.dumps(event))
-
-    async def recv_bytes(self):
-        return await self.socket.recv(decode=False)
 
 
 async def end(take):
