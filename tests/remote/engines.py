@@ -78,3 +78,17 @@ def embedded():
 
     engine.prepare, engine.step = prepare, slow_step
     return engine
+
+
+class Parrot:
+    """A recogniser that tells how much it heard, and where."""
+
+    def transcribe(self, audio):
+        """Refuse nothing, and one sample."""
+        from llama_omni.errors import InputError
+
+        if not len(audio):
+            raise InputError("there must be a sound, got no sound")
+        if len(audio) == 1:
+            raise RuntimeError("one sample")
+        return f"{len(audio)} samples in {os.getpid()}"
