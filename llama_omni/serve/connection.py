@@ -55,11 +55,11 @@ class Surroundings:
     engine: AsyncAssistant
     metrics: ServeMetrics
     recognizer: Recognizer | None
-    writers: Executor  # where the recogniser works
     make_ears: Callable[[], Ears]
     may_speculate: Callable[[], bool]
     max_unsent_bytes: int
     send_timeout_s: float
+    writers: Executor | None = None  # where the recogniser works; None: the loop's own threads
 
 
 class Connection:

@@ -48,7 +48,10 @@ class ServeMetrics:
             f"{name}errors", "Error events sent, by code.", ["code"], registry=registry
         )
         self.recordings = Counter(
-            f"{name}recordings", "Sessions recorded: whole, partial.", ["outcome"], registry=registry
+            f"{name}recordings",
+            "Sessions recorded: whole, partial.",
+            ["outcome"],
+            registry=registry,
         )
         self.speculation = Counter(
             f"{name}speculation",

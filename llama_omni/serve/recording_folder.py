@@ -94,7 +94,7 @@ class SessionFolder:
             self._keep_items(event, source, given)
 
     def _keep_items(self, value: Any, source: Source, given: AudioFormat) -> None:
-        """Replace sounds inside of items, wherever they are; what the server repeats is not kept."""
+        """Replace sounds inside of items; what the server repeats is not kept."""
         if isinstance(value, list):
             for one in value:
                 self._keep_items(one, source, given)

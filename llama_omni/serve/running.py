@@ -92,6 +92,8 @@ class DrainingServer(uvicorn.Server):
         """Drain, then close."""
         await self._realtime.drain(lambda: self.force_exit)
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave it to be cancelled, with a trace
+            await self.lifespan.shutdown()
 
 
 async def run(

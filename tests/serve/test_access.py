@@ -308,3 +308,20 @@ def test_sessions_of_one_address_are_limited():
 )
 def test_who_counts_as_one_address(one, other, same):
     assert (neighbourhood(one) == neighbourhood(other)) is same
+
+
+def test_callers_through_a_proxy_are_who_the_proxy_says():
+    async def talk():
+        async with serving(settings=ServeSettings(drain_s=2.0)) as running:
+            assert await status(running, additional_headers={"x-forwarded-for": "10.0.0.9"}) == 403
+        chosen = ServeSettings(keys=(KEY,), max_per_address=1, drain_s=2.0)
+        async with serving(settings=chosen) as running:
+
+            def caller(address):
+                return {"x-forwarded-for": address, "authorization": f"Bearer {KEY}"}
+
+            async with running.socket(additional_headers=caller("10.0.0.9")):
+                assert await status(running, additional_headers=caller("10.0.0.9")) == 429
+                assert await status(running, additional_headers=caller("10.0.0.8")) == 101
+
+    run(talk())

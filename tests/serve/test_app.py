@@ -112,8 +112,10 @@ def test_lag_of_the_event_loop_is_measured():
             late = running.number(f"{name}_count") - running.number(f"{name}_bucket", le="0.2")
             time.sleep(0.5)  # what nobody may do
             await settled(
-                lambda: running.number(f"{name}_count") - running.number(f"{name}_bucket", le="0.2")
-                > late
+                lambda: (
+                    running.number(f"{name}_count") - running.number(f"{name}_bucket", le="0.2")
+                    > late
+                )
             )
 
     run(block())

@@ -1,4 +1,4 @@
-"""Any frames in any order over a real socket: every answer is valid, every response ends, none stays.
+"""Any frames in any order over a real socket: each answer is valid, each response ends.
 
 The session alone is fuzzed in `test_session_rules.py`; here are the reader, the detector's thread,
 the replies' tasks, the writer and the socket with it.
@@ -91,9 +91,7 @@ class Deaf:
 
 
 @given(FRAMES)
-@settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_any_frames_over_a_real_socket(stage, frames):
     runner, engine, running = stage
 

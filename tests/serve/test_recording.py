@@ -1,4 +1,4 @@
-"""Recorded sessions: what is kept, where, whole or marked; and that nothing is where nobody asked."""
+"""Recorded sessions: what is kept, whole or marked; and nothing where nobody asked."""
 
 import base64
 import errno
@@ -80,7 +80,10 @@ def test_sound_is_kept_at_the_rate_that_it_was_sent_in(tmp_path):
                 session = {"type": "realtime", "audio": {"input": form, "output": form}}
                 await client.send("session.update", session=session)
                 await client.connection.send(
-                    {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(800)).decode()}
+                    {
+                        "type": "input_audio_buffer.append",
+                        "audio": base64.b64encode(bytes(800)).decode(),
+                    }
                 )
                 await client.send("input_audio_buffer.append", audio="?")
                 await client.ask()

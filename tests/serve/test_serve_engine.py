@@ -104,9 +104,7 @@ class Command:
             self.port = int(found[1]) if found else None
 
     def client(self):
-        return openai.AsyncOpenAI(
-            api_key=KEY, websocket_base_url=f"ws://127.0.0.1:{self.port}/v1"
-        )
+        return openai.AsyncOpenAI(api_key=KEY, websocket_base_url=f"ws://127.0.0.1:{self.port}/v1")
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -195,8 +193,6 @@ def test_second_sigterm_hurries_the_command():
         pytest.param(["--origin", "example.org"], "origins must be", id="origin"),
         pytest.param(["--tls-key", "absent.pem"], "needs both", id="half of TLS"),
         pytest.param(["--api-keys", "absent.txt"], "readable", id="no keys"),
-        pytest.param(["--record", "/dev/null/here"], "can be written", id="record"),
-        pytest.param(["--recognizer", "ears"], "recognizer must be", id="recognizer"),
         pytest.param(["--max-batch", "0"], "max_rows must be", id="batch"),
         pytest.param(["--cache-mib", "0"], "cache_bytes must be", id="cache"),
         pytest.param(["--hang-s", "0"], "hang_s must be", id="hang"),
@@ -212,6 +208,23 @@ def test_command_refuses_what_cannot_work(arguments, message, capsys, monkeypatc
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["--record", "/dev/null/here"], "can be written", id="record"),
+        pytest.param(["--recognizer", "ears"], "recognizer must be one of", id="recognizer"),
+    ],
+)
+def test_command_refuses_what_it_sees_when_it_starts(arguments, message):
+    words = [sys.executable, "-m", "llama_omni.cli", "serve", "--port", "0", *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("llama-omni: error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
 
 
 def test_command_names_the_extra_that_is_missing(capsys, monkeypatch):

@@ -1,8 +1,12 @@
-"""What goes wrong, with the real application in front of the embedded model's own process."""
+"""The real application in front of the embedded model's own process, and what goes wrong there."""
 
 import asyncio
 import os
+import re
 import signal
+import sys
+import wave
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +17,7 @@ from llama_omni.remote.client import RemoteEngine
 from llama_omni.remote.factory import Factory
 from llama_omni.serve.serve_settings import ServeSettings
 
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 240.0  # a process that loads torch, on a busy machine
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
 SLOW = "Tell me slowly what the capital of France is."
@@ -74,6 +79,28 @@ async def failed(client):
     assert only(events, "error")["error"]["code"] == "engine_failed"
     assert events[-1]["response"]["status"] == "failed"
     return only(events, "error")["error"]["message"]
+
+
+def test_client_of_the_readme_gets_its_answer(stage, tmp_path):
+    """Run the block as it stands, but for the port."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(import base64.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert "127.0.0.1:8000" in block
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+
+    async def talk(running):
+        code = block.replace("127.0.0.1:8000", f"127.0.0.1:{running.port}")
+        client = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", code), cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await client.communicate()
+        assert client.returncode == 0
+        assert said.decode().strip() == ANSWER
+        with wave.open(str(tmp_path / "said.wav")) as file:
+            assert file.getframerate() == 24_000
+            assert file.getnframes() > 24_000
+
+    stage.play(talk)
 
 
 def test_client_killed_in_a_reply_gives_everything_back(stage):
