@@ -1,4 +1,4 @@
-"""Who may connect: which pages, without a key only who is on this machine, and who is one caller."""
+"""Who may connect: which pages, who without a key, and who counts as one caller."""
 
 import ipaddress
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """One recorded session on disk: `events.jsonl`, and a WAV file for each sound in it.
 
 The folder is called `NAME.partial` until the session has ended and everything is on the disk. An
-event's sound is replaced by where it is: `{"file": "input-24000.wav", "first_sample": 0, "end_sample": 2400}`.
+event's sound is replaced by its file, `first_sample` and `end_sample`.
 """
 
 import json
