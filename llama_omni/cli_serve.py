@@ -31,6 +31,8 @@ from llama_omni.cli_options import (
 from llama_omni.errors import ConfigError, MissingExtraError
 from llama_omni.interfaces import ReplyOptions
 
+_MIB = 2**20
+
 # What the extra holds, by the names they are imported under.
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client", "onnxruntime", "silero_vad")
 
@@ -78,9 +80,43 @@ def serve(
     max_sessions: Annotated[
         int, typer.Option(help="Sessions at a time; more are refused.", metavar="NUMBER")
     ] = 64,
+    max_per_address: Annotated[
+        int, typer.Option(help="Of them, from one address; 0 is any number.", metavar="NUMBER")
+    ] = 0,
     max_session_s: Annotated[
         float, typer.Option(help="Longest session; 0 is for ever.", metavar="SECONDS")
     ] = 3_600.0,
+    max_turn_s: Annotated[
+        float, typer.Option(help="Longest spoken turn.", metavar="SECONDS")
+    ] = 30.0,
+    max_audio_s: Annotated[
+        float,
+        typer.Option(help="Sound that a session keeps; the oldest makes room.", metavar="SECONDS"),
+    ] = 600.0,
+    max_event_mib: Annotated[
+        float, typer.Option(help="Largest event of a client.", metavar="MIB")
+    ] = 15.0,
+    max_batch: Annotated[
+        int, typer.Option(help="Replies that are made at the same time.", metavar="NUMBER")
+    ] = 64,
+    max_waiting: Annotated[
+        int, typer.Option(help="Replies that wait for room; more are refused.", metavar="NUMBER")
+    ] = 64,
+    cache_mib: Annotated[
+        float | None,
+        typer.Option(
+            help="Memory for the keys and values of all conversations.",
+            metavar="MIB",
+            show_default="a share of what is free",
+        ),
+    ] = None,
+    hang_s: Annotated[
+        float,
+        typer.Option(
+            help="Start the engine again when it gives no sign of life for so long.",
+            metavar="SECONDS",
+        ),
+    ] = 60.0,
     drain_s: Annotated[
         float, typer.Option(help="For answers to end after SIGTERM.", metavar="SECONDS")
     ] = 30.0,
@@ -88,6 +124,22 @@ def serve(
         bool,
         typer.Option(help="Begin the reply at a short pause, unseen; it may be for nothing."),
     ] = True,
+    recognizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Write down what is said, for clients that ask: pocketsphinx[:FILE.lm].",
+            metavar="NAME",
+            show_default="none",
+        ),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Record every session, sound and words, in this folder. People must know.",
+            metavar="DIR",
+            show_default="nothing is kept",
+        ),
+    ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="Serve TLS with this PEM file.", metavar="FILE")
     ] = None,
@@ -103,6 +155,7 @@ def serve(
     """
     with one_line_errors(debug):
         check_extra(_NEEDED, "serving")
+        from llama_omni.engine.settings import EngineSettings
         from llama_omni.serve.keys import read_keys
         from llama_omni.serve.limits import ModelFacts, SessionLimits
         from llama_omni.serve.origins import is_loopback
@@ -130,12 +183,23 @@ def serve(
                 max_output_tokens=max_new_tokens,
                 options=options,
             ),
-            limits=SessionLimits(max_session_s=max_session_s or None),
+            limits=SessionLimits(
+                max_session_s=max_session_s or None,
+                max_turn_s=max_turn_s,
+                max_audio_s=max_audio_s,
+                max_event_bytes=int(max_event_mib * _MIB),
+            ),
             keys=keys,
             origins=tuple(origin or ()),
             max_sessions=max_sessions,
+            max_per_address=max_per_address or None,
             drain_s=drain_s,
+            record=record,
         )
+        bounds: dict[str, Any] = {"max_rows": max_batch, "max_waiting": max_waiting}
+        if cache_mib is not None:
+            bounds["cache_bytes"] = int(cache_mib * _MIB)
+        EngineSettings(**bounds)  # what is impossible is refused here, before anything is loaded
         address = Address(
             host=host, port=port, certificate=tls_certificate, certificate_key=tls_key
         )
@@ -148,6 +212,7 @@ def serve(
             "seed": seed,
             "system": system,
             "threads": threads,
+            "bounds": bounds,
         }
         logging.basicConfig(
             level=logging.DEBUG if debug else logging.INFO,
@@ -156,23 +221,41 @@ def serve(
         if not debug:
             logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         logging.getLogger("websockets").setLevel(logging.INFO)  # its remarks hold frames
-        asyncio.run(_serve(settings, address, how))
+        asyncio.run(_serve(settings, address, how, hang_s, recognizer))
 
 
-async def _serve(settings: Any, address: Any, how: dict[str, Any]) -> None:
+async def _serve(
+    settings: Any, address: Any, how: dict[str, Any], hang_s: float, recognizer: str | None
+) -> None:
     from llama_omni.remote.client import RemoteEngine
     from llama_omni.remote.factory import Factory
+    from llama_omni.remote.recognizer import RemoteRecognizer
     from llama_omni.serve.app import create_app
     from llama_omni.serve.running import run
 
-    engine = RemoteEngine(Factory("llama_omni.loading:load_engine", how))
+    engine = RemoteEngine(Factory("llama_omni.loading:load_engine", how), hang_s=hang_s)
+    writer: RemoteRecognizer | None = None
+    if recognizer is not None:
+        writer = RemoteRecognizer(
+            Factory("llama_omni.backends.asr:open_recognizer", {"spec": recognizer})
+        )
+
+    async def load() -> None:
+        if writer is not None:
+            await asyncio.to_thread(writer.start)
+        await engine.start()
 
     def started(url: str) -> None:
         note(f"talk at {url} (clients: {url.replace('http', 'ws', 1)}v1/realtime)")
+        if settings.record is not None:
+            note(f"every session is recorded in {settings.record}")
 
     try:
-        await run(create_app(engine, settings), address, load=engine.start, started=started)
+        app = create_app(engine, settings, recognizer=writer)
+        await run(app, address, load=load, started=started)
     finally:
+        if writer is not None:
+            writer.close()
         await engine.close()
 
 

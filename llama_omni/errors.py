@@ -69,3 +69,8 @@ class MissingExtraError(LlamaOmniError, ImportError):
             f"{purpose} needs the package {package!r}; install it with: "
             f"pip install 'llama-omni[{extra}]'"
         )
+        self._made_of = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str, str]]:
+        """Let it cross from one process to another."""
+        return MissingExtraError, self._made_of

@@ -1,6 +1,8 @@
 """`load`: an assistant from a model folder, a hub id, or a named size with random weights."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,7 @@ def load_engine(
     model: str | PathLike[str] | None = None,
     *,
     settings: EngineSettings | None = None,
+    bounds: Mapping[str, Any] | None = None,
     **how: Any,
 ) -> BatchEngine:
     """Load an engine for many conversations at once.
@@ -98,11 +101,15 @@ def load_engine(
     Args:
         model: see `load`.
         settings: its bounds; None: on CUDA 16 rows cost no more than one, elsewhere each costs.
+        bounds: fields of the settings that differ from those.
         how: further arguments of `load`.
     """
     assistant = load(model, **how)
     on_cuda = assistant.model.device.type == "cuda"
     settings = settings or EngineSettings(cheap_rows=16 if on_cuda else 1)
+    if bounds:
+        rows = bounds.get("max_rows", settings.max_rows)
+        settings = replace(settings, **{"cheap_rows": min(settings.cheap_rows, rows), **bounds})
     engine = BatchEngine(
         assistant.stepper,
         assistant.tokenizer,

@@ -228,6 +228,7 @@ class BatchEngine:
         return replace(
             self._count,
             conversations=len(self._talks),
+            batch=self._count.batch if self.has_work else 0,
             waiting=stages.count(Stage.WAITING),
             reading=stages.count(Stage.READING),
             speaking=stages.count(Stage.SPEAKING) + stages.count(Stage.ENDING),

@@ -1,11 +1,13 @@
 """The engine's own process: takes calls from a pipe, steps while there is work, reports.
 
 Started by `remote.process` with the *spawn* method, so nothing of the parent is shared. It ends
-when it is told to, when the pipe's other end is gone, or when the device is lost.
+when it is told to, when the pipe's other end is gone, or when the device is lost. It reports at
+least every second, between two steps, so that its client can tell slow from hung.
 """
 
 import logging
 import signal
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -15,6 +17,7 @@ from llama_omni.remote.messages import Call, Happened, Ready, Report, Stop, fail
 
 logger = logging.getLogger(__name__)
 
+BEAT_S = 1.0  # between reports, where nothing happens
 CALLS = ("open", "prepare", "commit", "abandon", "cancel", "truncate", "add", "replace", "close")
 
 
@@ -39,16 +42,19 @@ def serve(engine: BatchEngine, connection: Connection) -> None:
     Raises:
         EOFError: the other end of the pipe is gone.
     """
+    told = time.monotonic()
     while True:
         happened: list[Happened] = []
-        while connection.poll(0 if engine.has_work or happened else None):
+        while connection.poll(0 if engine.has_work or happened else BEAT_S):
             message = connection.recv()
             if isinstance(message, Stop):
                 return
             happened += answer(engine, message)
-        happened += engine.step()
-        if happened:
+        if engine.has_work:
+            happened += engine.step()
+        if happened or time.monotonic() - told >= BEAT_S:
             connection.send(Report(tuple(happened), engine.numbers()))
+            told = time.monotonic()
 
 
 def answer(engine: BatchEngine, call: Call) -> list[Happened]:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from llama_omni.errors import EngineError, InputError, LlamaOmniError
+from llama_omni.errors import ConfigError, EngineError, InputError, LlamaOmniError
 from llama_omni.history import History
 from llama_omni.interfaces import Audio, ReplyDone, ReplyEvent, ReplyFailed, ReplyOptions, Turn
 from llama_omni.remote.messages import Call, EngineNumbers, Happened, Ready, Report, error_of
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 GONE = "the engine has ended and is not back yet; ask again later"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # before a restart; doubles while it keeps failing
+LOAD_S = 600.0  # that an engine may take to be made
+_WATCH_S = 0.25
 
 
 class RemoteEngine:
@@ -30,13 +32,22 @@ class RemoteEngine:
         factory: picklable; makes the engine over there (`remote.factory.Factory`).
         restart: start the process again when it ends unasked.
         stop_s: seconds that it may take to end.
+        hang_s: seconds without a sign of life after which it is killed; longer than any one step.
     """
 
     def __init__(
-        self, factory: Callable[[], Any], *, restart: bool = True, stop_s: float = 10.0
+        self,
+        factory: Callable[[], Any],
+        *,
+        restart: bool = True,
+        stop_s: float = 10.0,
+        hang_s: float = 60.0,
     ) -> None:
+        if not hang_s > 0:
+            raise ConfigError(f"engine.hang_s must be above 0, got {hang_s}")
         self.numbers = EngineNumbers()
         self.restarts = 0
+        self.hang_s = hang_s
         self._factory, self._restart, self._stop_s = factory, restart, stop_s
         self._process: EngineProcess | None = None
         self._sample_rate: int | None = None
@@ -46,6 +57,8 @@ class RemoteEngine:
         self._keys = itertools.count(1)
         self._closing = False
         self._task: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._silent_s = 0.0  # since its last sign of life
         self._pause_s = FIRST_PAUSE_S
 
     @property
@@ -65,7 +78,7 @@ class RemoteEngine:
         """Number of the engine's process; None while there is none."""
         return self._process.pid if self._process is not None else None
 
-    async def start(self, timeout_s: float = 600.0) -> None:
+    async def start(self, timeout_s: float = LOAD_S) -> None:
         """Start the process and wait until the engine is ready.
 
         Raises:
@@ -73,9 +86,10 @@ class RemoteEngine:
             EngineError: it ended, or took longer.
         """
         self._launch()
+        self._watcher = asyncio.create_task(self._watch())
         await self.wait_ready(timeout_s)
 
-    async def wait_ready(self, timeout_s: float = 600.0) -> None:
+    async def wait_ready(self, timeout_s: float = LOAD_S) -> None:
         """Wait until the engine is ready; raises as `start` does."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -96,8 +110,9 @@ class RemoteEngine:
     async def close(self) -> None:
         """End all conversations and the process."""
         self._closing = True
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._watcher):
+            if task is not None:
+                task.cancel()
         for conversation in list(self._conversations.values()):
             conversation.close()
         if self._process is not None:
@@ -116,7 +131,7 @@ class RemoteEngine:
     # What the process says
 
     def _launch(self) -> None:
-        epoch = self.restarts
+        epoch, self._silent_s = self.restarts, 0.0
         self._process = EngineProcess(
             self._factory,
             lambda message: self._receive(message, epoch),
@@ -126,6 +141,7 @@ class RemoteEngine:
     def _receive(self, message: Any, epoch: int) -> None:
         if epoch != self.restarts or self._closing:
             return
+        self._silent_s = 0.0
         if isinstance(message, Report):
             self.numbers = message.numbers
             for happened in message.happened:
@@ -160,6 +176,22 @@ class RemoteEngine:
             conversation._engine_lost()
         if self._restart:
             self._task = asyncio.get_running_loop().create_task(self._start_again())
+
+    async def _watch(self) -> None:
+        """Kill a process that gives no sign of life; `_lost` then does the rest.
+
+        Silence is counted in ticks, not read off a clock: after this process itself was stopped,
+        what the engine has sent meanwhile is read before it is judged.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            self._silent_s += _WATCH_S
+            longest = self.hang_s if self.ready else LOAD_S
+            if self._process is not None and self._silent_s > longest:
+                logger.error("engine killed: no sign of life for %.0f s", self._silent_s)
+                self._settled.clear()
+                self._silent_s = 0.0
+                self._process.kill()
 
     async def _start_again(self) -> None:
         pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)

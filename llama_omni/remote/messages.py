@@ -62,7 +62,7 @@ class EngineNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one or more steps made, and the engine's numbers after them."""
+    """What one or more steps made, and the engine's numbers after them; empty as a sign of life."""
 
     happened: tuple[Happened, ...]
     numbers: EngineNumbers

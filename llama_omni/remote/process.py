@@ -55,6 +55,10 @@ class EngineProcess:
         """Send a message; never waits."""
         self._outbox.put(message)
 
+    def kill(self) -> None:
+        """End the process by force, without waiting; `lost` is called once it has ended."""
+        self._process.kill()
+
     async def stop(self, timeout_s: float) -> None:
         """End the process: by asking, and where that does not help in time, by force."""
         self.send(Stop())

@@ -26,7 +26,7 @@ class Refusal(Exception):
     def response(self) -> JSONResponse:
         """Return it as the API's clients read it."""
         headers = {"www-authenticate": "Bearer"} if self.status == 401 else {}
-        if self.status == 503:
+        if self.status in (429, 503):
             headers["retry-after"] = "2"
         return error_response(self.status, self.code, self.message, headers)
 

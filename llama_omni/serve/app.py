@@ -6,15 +6,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import Receive, Scope, Send
 
 from llama_omni.errors import EngineError
 from llama_omni.interfaces import AsyncAssistant, Recognizer
@@ -23,7 +24,9 @@ from llama_omni.serve.connection import Connection, Surroundings
 from llama_omni.serve.hearing import Ears
 from llama_omni.serve.keys import PROTOCOL
 from llama_omni.serve.metrics import ServeMetrics
+from llama_omni.serve.origins import neighbourhood
 from llama_omni.serve.page import Page
+from llama_omni.serve.recording import RecordedSocket, Recorder
 from llama_omni.serve.secret_requests import SECRET_SCHEMA, make_secret
 from llama_omni.serve.serve_settings import ServeSettings
 from llama_omni.serve.session import Session
@@ -58,12 +61,17 @@ class RealtimeServer:
         self.access = Access(settings)
         self.draining = False
         self._began = int(time.time())
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, str] = {}  # with whose address they count for
         self._threads = ThreadPoolExecutor(settings.hearing_threads, "hearing")
+        self._recorder: Recorder | None = None
+        if settings.record is not None:
+            count = self.metrics.recordings.labels
+            self._recorder = Recorder(settings.record, lambda outcome: count(outcome).inc())
         self._around = Surroundings(
             engine=engine,
             metrics=self.metrics,
             recognizer=recognizer,
+            writers=ThreadPoolExecutor(1, "writing"),
             make_ears=lambda: Ears(make_vad, self._threads),
             may_speculate=self._has_time,
             max_unsent_bytes=settings.max_unsent_bytes,
@@ -75,11 +83,23 @@ class RealtimeServer:
         """Whether a session could begin and be answered now."""
         return self.engine.ready and not self.draining
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Do what the server does beside its sessions, and end it."""
+        lag = asyncio.create_task(self.metrics.watch_lag())
+        try:
+            yield
+        finally:
+            lag.cancel()
+            if self._recorder is not None:
+                await asyncio.to_thread(self._recorder.close)
+
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one WebSocket to its end."""
+        address = neighbourhood(websocket.client.host if websocket.client else None)
         try:
             patch = self.access.check(websocket, secrets=True)
-            self._check_room()
+            self._check_room(address)
         except Refusal as refusal:
             self.metrics.refused.labels(refusal.code).inc()
             logger.info("connection refused code=%s", refusal.code)
@@ -89,17 +109,25 @@ class RealtimeServer:
         self.metrics.sessions_total.inc()
         began, code = time.monotonic(), 1011
         connection: Connection | None = None
+        recording = self._recorder.begin(session.id) if self._recorder else None
         try:
             offered = websocket.scope.get("subprotocols", ())
+            if recording is not None:
+                websocket = RecordedSocket(
+                    websocket, recording, lambda: session.config.input_format.name
+                )
             connection = Connection(websocket, session, self._around)
-            self._count(connection)
+            self._connections[connection] = address
+            self.metrics.sessions.set(len(self._connections))
             await websocket.accept(PROTOCOL if PROTOCOL in offered else None)
             logger.info("session begins session=%s", session.id)
             code = await connection.run()
         finally:
             if connection is not None:
-                self._connections.discard(connection)
-            self._count()
+                self._connections.pop(connection, None)
+            self.metrics.sessions.set(len(self._connections))
+            if recording is not None:
+                recording.end(code)
             self.metrics.closed.labels(str(code)).inc()
             lasted = time.monotonic() - began
             logger.info("session ends session=%s code=%d seconds=%.1f", session.id, code, lasted)
@@ -139,12 +167,7 @@ class RealtimeServer:
             await asyncio.sleep(_POLL_S)
         logger.info("drained left=%d", len(self._connections))
 
-    def _count(self, connection: Connection | None = None) -> None:
-        if connection is not None:
-            self._connections.add(connection)
-        self.metrics.sessions.set(len(self._connections))
-
-    def _check_room(self) -> None:
+    def _check_room(self, address: str) -> None:
         if self.draining:
             raise Refusal(503, "server_shutting_down", "the server is shutting down")
         if not self.engine.ready:
@@ -152,6 +175,11 @@ class RealtimeServer:
         most = self.settings.max_sessions
         if len(self._connections) >= most:
             raise Refusal(503, "too_many_sessions", f"at most {most} sessions may be open")
+        each = self.settings.max_per_address
+        if each is not None and list(self._connections.values()).count(address) >= each:
+            raise Refusal(
+                429, "too_many_from_address", f"at most {each} sessions of one address may be open"
+            )
 
     def _has_time(self) -> bool:
         """Tell whether the engine is far from its limits."""
@@ -183,18 +211,35 @@ def create_app(
         facts = replace(settings.model, recognizer=recognizer is not None)
         settings = replace(settings, model=facts)
     server = RealtimeServer(engine, settings, make_vad=make_vad, recognizer=recognizer)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with server.running():
+            yield
+
     app = FastAPI(
         title="llama-omni",
         version="1",
         description="OpenAI's Realtime API in front of a speech model.",
         docs_url=None,
         redoc_url=None,
+        lifespan=lifespan,
     )
     app.state.server = server
     _add_health(app, server)
     _add_api(app, server)
-    app.mount("/", Page(), name="page")
+    _add_page(app)
     return app
+
+
+def _add_page(app: FastAPI) -> None:
+    """Serve the page where nothing else is, so that a wrong method of the API stays one."""
+    page, missing = Page(), app.router.default
+
+    async def otherwise(scope: Scope, receive: Receive, send: Send) -> None:
+        await (page if scope["type"] == "http" else missing)(scope, receive, send)
+
+    app.router.default = otherwise
 
 
 def _add_health(app: FastAPI, server: RealtimeServer) -> None:
@@ -209,7 +254,7 @@ def _add_health(app: FastAPI, server: RealtimeServer) -> None:
         state = "draining" if server.draining else "ok" if server.ready else "engine not ready"
         return JSONResponse({"status": state}, 200 if server.ready else 503)
 
-    @app.get("/metrics", responses=_REFUSALS)
+    @app.get("/metrics", responses=_REFUSALS, response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """Numbers for Prometheus."""
         server.access.check(request)

@@ -8,6 +8,7 @@ other sessions go on. Who the session talks with (a WebSocket, a terminal) is a 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,6 +67,7 @@ class Around:
     recognizer: Recognizer | None
     make_ears: Callable[[], Ears]
     may_speculate: Callable[[], bool]
+    writers: Executor | None = None  # where the recogniser works; None: the loop's own threads
 
 
 class Dialogue:
@@ -135,8 +137,9 @@ class Dialogue:
 
     async def _transcribe(self, action: Transcribe) -> None:
         assert self._around.recognizer is not None
+        write, loop = self._around.recognizer.transcribe, asyncio.get_running_loop()
         try:
-            text = await asyncio.to_thread(self._around.recognizer.transcribe, action.audio)
+            text = await loop.run_in_executor(self._around.writers, write, action.audio)
         except Exception:
             logger.exception("transcription failed session=%s", self._session.id)
             failed = "the recogniser failed"

@@ -1,5 +1,6 @@
 """What the server counts and times, for Prometheus; in a registry of its own."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ LATENCIES_S = (
     *(0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0),
 )
 MARGINS_S = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+LAGS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+LAG_EVERY_S = 0.1
 PHASES = ("mel", "encode", "adapt", "prefill", "decode", "vocode")
 
 # Of an engine that tells its numbers: what is held now, and what was counted since it began.
@@ -43,6 +46,12 @@ class ServeMetrics:
         )
         self.errors = Counter(
             f"{name}errors", "Error events sent, by code.", ["code"], registry=registry
+        )
+        self.recordings = Counter(
+            f"{name}recordings",
+            "Sessions recorded: whole, partial.",
+            ["outcome"],
+            registry=registry,
         )
         self.speculation = Counter(
             f"{name}speculation",
@@ -76,6 +85,12 @@ class ServeMetrics:
             buckets=MARGINS_S,
             registry=registry,
         )
+        self.lag = Histogram(
+            f"{name}event_loop_lag_seconds",
+            "How late the event loop wakes who sleeps; while it is late, every session waits.",
+            buckets=LAGS_S,
+            registry=registry,
+        )
         ready = Gauge(f"{name}engine_ready", "Whether the engine can answer.", registry=registry)
         ready.set_function(lambda: float(engine.ready))
         restarts = Gauge(f"{name}engine_restarts", "Of its process.", registry=registry)
@@ -84,6 +99,13 @@ class ServeMetrics:
             about = "now" if field in _HELD else "since the engine began"
             gauge = Gauge(f"{name}engine_{field}", f"{field}, {about}.", registry=registry)
             gauge.set_function(lambda field=field: _number(engine, field))
+
+    async def watch_lag(self) -> None:
+        """Measure the event loop's lag, ten times a second, for ever."""
+        while True:
+            due = self.clock() + LAG_EVERY_S
+            await asyncio.sleep(LAG_EVERY_S)
+            self.lag.observe(max(0.0, self.clock() - due))
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

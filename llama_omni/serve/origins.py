@@ -1,4 +1,4 @@
-"""Who may connect: which pages, and without a key only who is on this machine."""
+"""Who may connect: which pages, who without a key, and who counts as one caller."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -34,3 +34,15 @@ def is_loopback(name: str | None) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def neighbourhood(address: str | None) -> str:
+    """Return what counts as one address: an IPv4 address, or an IPv6 network of 64 bits."""
+    try:
+        found = ipaddress.ip_address(address or "")
+    except ValueError:
+        return address or ""
+    if isinstance(found, ipaddress.IPv6Address):
+        mapped = found.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((found, 64), strict=False))
+    return str(found)

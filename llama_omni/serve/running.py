@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -17,7 +18,6 @@ from llama_omni.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _SLACK = 2**20  # so that an event just above its limit is told, and not cut off
-_PING_S = 20.0  # a client that answers no ping for so long is gone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,13 +62,13 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(self, app: FastAPI, address: Address) -> None:
         self._realtime = app.state.server
-        limits = self._realtime.settings.limits
+        settings = self._realtime.settings
         super().__init__(
             uvicorn.Config(
                 app,
-                ws_max_size=limits.max_event_bytes + _SLACK,
-                ws_ping_interval=_PING_S,
-                ws_ping_timeout=_PING_S,
+                ws_max_size=settings.limits.max_event_bytes + _SLACK,
+                ws_ping_interval=settings.ping_s,
+                ws_ping_timeout=settings.ping_s,
                 ws_per_message_deflate=False,  # sound hardly shrinks, and it takes the loop's time
                 log_config=None,
                 access_log=False,
@@ -79,10 +79,21 @@ class DrainingServer(uvicorn.Server):
             )
         )
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Take SIGTERM or Ctrl-C: the first drains, the second ends the wait.
+
+        uvicorn's own raises the signal again in the end. A server that drained has done what it was
+        told to: it ends with code 0, and closes the engine before.
+        """
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then close."""
         await self._realtime.drain(lambda: self.force_exit)
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave it to be cancelled, with a trace
+            await self.lifespan.shutdown()
 
 
 async def run(

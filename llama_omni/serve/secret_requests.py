@@ -54,8 +54,8 @@ async def make_secret(
         Refusal: the body cannot be used, or too many secrets are valid.
     """
     body = await _body(request)
-    seconds = _seconds(body.get("expires_after"))
-    patch = body.get("session") or {}
+    seconds = _seconds(body.get("expires_after", {}))
+    patch = body.get("session", {})
     if not isinstance(patch, dict):
         raise _bad("session", "an object", patch)
     unknown = [name for name in body if name not in ("expires_after", "session")]
@@ -97,8 +97,6 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _seconds(after: Any) -> int:
-    if after is None:
-        return _DEFAULT_S
     if not isinstance(after, dict) or set(after) - {"anchor", "seconds"}:
         raise _bad("expires_after", "an object with anchor and seconds", after)
     if after.get("anchor", "created_at") != "created_at":

@@ -43,3 +43,52 @@ def hopeless():
 def dead():
     """End while loading."""
     os._exit(4)
+
+
+def embedded():
+    """Load the embedded model; a question with "slowly" or "badly" in it is answered so."""
+    from llama_omni.loading import load_engine
+
+    engine = load_engine()
+    ask, step, slow = engine.prepare, engine.step, set()
+
+    def prepare(conversation, question, options=None, **more):
+        generation = ask(conversation, question, options, **more)
+        text = getattr(question, "text", None) or ""
+        slow.discard(conversation)
+        if "slowly" in text:
+            slow.add(conversation)
+        if "badly" in text:  # its third token raises
+            job = engine._talks[conversation].job
+            take, taken = job.builder.take, []
+
+            def raising(*arguments):
+                taken.append(arguments)
+                if len(taken) > 2:
+                    raise RuntimeError("secret place 42")
+                return take(*arguments)
+
+            object.__setattr__(job.builder, "take", raising)
+        return generation
+
+    def slow_step():
+        if any(job.talk.key in slow for job in engine._jobs):
+            time.sleep(0.1)
+        return step()
+
+    engine.prepare, engine.step = prepare, slow_step
+    return engine
+
+
+class Parrot:
+    """A recogniser that tells how much it heard, and where."""
+
+    def transcribe(self, audio):
+        """Refuse nothing, and one sample."""
+        from llama_omni.errors import InputError
+
+        if not len(audio):
+            raise InputError("there must be a sound, got no sound")
+        if len(audio) == 1:
+            raise RuntimeError("one sample")
+        return f"{len(audio)} samples in {os.getpid()}"

@@ -109,6 +109,27 @@ class Client:
             await self.send("input_audio_buffer.append", audio=piece)
 
 
+class Stock:
+    """A bare socket with the stock connection's two methods."""
+
+    def __init__(self, socket):
+        self.socket = socket
+
+    async def send(self, event):
+        await self.socket.send(json.dumps(event))
+
+    async def recv_bytes(self):
+        return await self.socket.recv(decode=False)
+
+
+async def answered_to(client, event_id):
+    """Take events up to the error about one of the client's own."""
+    while True:
+        event = await client.take()
+        if event["type"] == "error" and event["error"]["event_id"] == event_id:
+            return
+
+
 @contextlib.asynccontextmanager
 async def talking(running, key="not needed here"):
     """Connect as a stock client does; the session has begun."""

@@ -1,5 +1,6 @@
 """Who is let in: keys, client secrets, origins, this machine; and how much at a time."""
 
+import asyncio
 import itertools
 import json
 
@@ -14,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from llama_omni.errors import CapacityError, ConfigError
 from llama_omni.serve.keys import ClientSecrets, Keys, offered_key, read_keys
-from llama_omni.serve.origins import is_loopback, origin_allowed
+from llama_omni.serve.origins import is_loopback, neighbourhood, origin_allowed
 from llama_omni.serve.page import Page, content_policy
 from llama_omni.serve.serve_settings import ServeSettings
 
@@ -275,3 +276,52 @@ def test_absent_page_is_not_found():
             assert (await http.get(f"{running.http}/absent.js")).status_code == 404
 
     run(ask())
+
+
+def test_sessions_of_one_address_are_limited():
+    async def talk():
+        chosen = ServeSettings(max_per_address=2, drain_s=2.0)
+        async with serving(settings=chosen) as running:
+            async with talking(running), talking(running):
+                assert await status(running) == 429
+                assert running.number(
+                    "llama_omni_connections_refused_total", reason="too_many_from_address"
+                )
+            while len(running.realtime._connections) == 2:
+                await asyncio.sleep(0.01)
+            assert await status(running) == 101
+
+    run(talk())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param("10.0.0.1", "10.0.0.2", False, id="two machines"),
+        pytest.param("2001:db8::1", "2001:db8::2", True, id="one network of IPv6"),
+        pytest.param("2001:db8::1", "2001:db8:0:1::1", False, id="two networks"),
+        pytest.param("::ffff:10.0.0.1", "10.0.0.1", True, id="mapped"),
+        pytest.param("::ffff:10.0.0.1", "::ffff:10.0.0.2", False, id="two mapped"),
+        pytest.param(None, "", True, id="no address"),
+        pytest.param("socket", "socket", True, id="no number"),
+    ],
+)
+def test_who_counts_as_one_address(one, other, same):
+    assert (neighbourhood(one) == neighbourhood(other)) is same
+
+
+def test_callers_through_a_proxy_are_who_the_proxy_says():
+    async def talk():
+        async with serving(settings=ServeSettings(drain_s=2.0)) as running:
+            assert await status(running, additional_headers={"x-forwarded-for": "10.0.0.9"}) == 403
+        chosen = ServeSettings(keys=(KEY,), max_per_address=1, drain_s=2.0)
+        async with serving(settings=chosen) as running:
+
+            def caller(address):
+                return {"x-forwarded-for": address, "authorization": f"Bearer {KEY}"}
+
+            async with running.socket(additional_headers=caller("10.0.0.9")):
+                assert await status(running, additional_headers=caller("10.0.0.9")) == 429
+                assert await status(running, additional_headers=caller("10.0.0.8")) == 101
+
+    run(talk())

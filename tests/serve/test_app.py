@@ -1,8 +1,10 @@
 """The server with the stock client: what goes in, what comes out, frame by frame."""
 
+import time
+
 import numpy as np
 from fake_engine import FakeEngine
-from serve_tools import SILENCE, SPEECH, run, serving, sound_of, talking
+from serve_tools import SILENCE, SPEECH, run, serving, settled, sound_of, talking
 from session_tools import names, only
 
 
@@ -100,3 +102,20 @@ def test_health_models_and_metrics():
             assert "llama_omni_engine_ready 0.0" in answer.text
 
     run(ask())
+
+
+def test_lag_of_the_event_loop_is_measured():
+    async def block():
+        name = "llama_omni_event_loop_lag_seconds"
+        async with serving() as running:
+            await settled(lambda: running.number(f"{name}_count") > 0)
+            late = running.number(f"{name}_count") - running.number(f"{name}_bucket", le="0.2")
+            time.sleep(0.5)  # what nobody may do
+            await settled(
+                lambda: (
+                    running.number(f"{name}_count") - running.number(f"{name}_bucket", le="0.2")
+                    > late
+                )
+            )
+
+    run(block())

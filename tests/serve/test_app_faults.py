@@ -6,7 +6,7 @@ import json
 
 import pytest
 from fake_engine import GONE, FakeEngine
-from serve_tools import Client, run, serving, settled, talking
+from serve_tools import Client, Stock, run, serving, settled, talking
 from session_tools import check_frame, names, only
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -192,36 +192,94 @@ def test_session_ends_at_its_longest():
     run(talk())
 
 
-def test_log_holds_neither_keys_nor_sound(caplog):
+def test_flood_of_right_events_holds_up_nobody():
+    async def talk():
+        async with serving() as running, running.socket() as flooding, talking(running) as client:
+
+            async def flood():
+                for _ in range(5_000):
+                    await flooding.send('{"type": "input_audio_buffer.clear"}')
+
+            async def drink():
+                for _ in range(5_001):
+                    await flooding.recv()
+
+            flooded = asyncio.gather(flood(), drink())
+            await client.ask()
+            events = await client.until("response.done")
+            assert events[-1]["response"]["status"] == "completed"
+            await flooded
+
+    run(talk(), 240.0)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "conversation.item.delete", "item_id": "nobody"},
+        {"type": "conversation.item.retrieve", "item_id": "nobody"},
+        {
+            "type": "conversation.item.truncate",
+            "item_id": "nobody",
+            "content_index": 0,
+            "audio_end_ms": 5,
+        },
+        {"type": "conversation.item.create", "previous_item_id": "nobody", "item": {}},
+        {"type": "response.cancel", "response_id": "nobody"},
+    ],
+    ids=lambda event: event["type"],
+)
+def test_unknown_name_gets_an_error_that_repeats_the_events_own(event):
+    async def talk():
+        async with serving() as running, talking(running) as client:
+            await client.connection.send({**event, "event_id": "mine"})
+            error = (await client.take())["error"]
+            assert error["event_id"] == "mine"
+            await client.ask()
+            events = await client.until("response.done")
+            assert events[-1]["response"]["status"] == "completed"
+
+    run(talk())
+
+
+def test_log_holds_neither_keys_nor_sound_nor_words(caplog):
     caplog.set_level("DEBUG", "llama_omni")
-    key, sound = "sk-0123456789abcdef", base64.b64encode(bytes(range(48)) * 100).decode()
+    key, wrong = "sk-0123456789abcdef", "sk-fedcba9876543210"
+    sound = base64.b64encode(bytes(range(48)) * 100).decode()
 
     async def talk():
         settings = ServeSettings(keys=(key,), **PATIENT)
         assert key not in repr(settings)
-        async with serving(settings=settings) as running, talking(running, key) as client:
-            await client.send("input_audio_buffer.append", audio=sound)
-            await client.ask("my secret question")
-            await client.until("response.done")
+        async with serving(settings=settings, recognizer=Spy()) as running:
+            with pytest.raises(InvalidStatus, match="401"):
+                await running.socket(additional_headers={"authorization": f"Bearer {wrong}"})
+            async with running.client(key) as stock:
+                secret = (await stock.realtime.client_secrets.create()).value
+            async with talking(running, secret) as client:
+                heard = {"transcription": {"model": "any"}, "turn_detection": None}
+                session = {"type": "realtime", "audio": {"input": heard}}
+                await client.send("session.update", session=session)
+                await client.send("input_audio_buffer.append", audio=sound)
+                await client.send("input_audio_buffer.append", audio=sound)
+                await client.send("input_audio_buffer.commit")
+                kind = "conversation.item.input_audio_transcription.completed"
+                await client.until(kind)
+                await client.ask("my secret question")
+                await client.until("response.done")
+            return secret
 
-    run(talk())
+    secret = run(talk())
     assert "session=sess_" in caplog.text
-    assert key not in caplog.text
-    assert sound[:40] not in caplog.text
-    assert "secret question" not in caplog.text
+    assert "refused code=invalid_api_key" in caplog.text
+    for hidden in (key, wrong, secret, sound[:40], "secret question", "secret words", "w0 w1"):
+        assert hidden not in caplog.text
 
 
-class Stock:
-    """A bare socket with the stock connection's two methods."""
+class Spy:
+    """A recogniser."""
 
-    def __init__(self, socket):
-        self.socket = socket
-
-    async def send(self, event):
-        await self.socket.send(json.dumps(event))
-
-    async def recv_bytes(self):
-        return await self.socket.recv(decode=False)
+    def transcribe(self, audio):
+        return "my secret words"
 
 
 async def end(take):

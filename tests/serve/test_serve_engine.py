@@ -1,6 +1,7 @@
 """The server with a real engine in its own process, and the command that joins them."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import openai
 import pytest
 from serve_tools import SILENCE, SPEECH, Client, run, serving, settled, sound_of, talking
 from session_tools import names, only
+from websockets.exceptions import ConnectionClosed
 
 from llama_omni.interfaces import ReplyOptions
 from llama_omni.remote.client import RemoteEngine
@@ -84,45 +86,102 @@ async def spoken_turns(client):
     assert kinds.count("response.created") == kinds.count("response.done")
 
 
-def test_command_serves_and_drains_at_sigterm():
-    command = [sys.executable, "-m", "llama_omni.cli", "serve", "--port", "0"]
-    command += ["--preset", "tiny", "--random-weights", "--max-new-tokens", "60"]
-    env = {**os.environ, "LLAMA_OMNI_API_KEY": "sk-0123456789abcdef", "PYTHONUNBUFFERED": "1"}
+KEY = "sk-0123456789abcdef"
+
+
+class Command:
+    """`llama-omni serve` in a process of its own, ready to talk to."""
+
+    def __init__(self, process):
+        self.process, self.log, self.port = process, [], None
+
+    async def ready(self):
+        while self.port is None:
+            line = (await self.process.stderr.readline()).decode()
+            assert line, "".join(self.log)
+            self.log.append(line)
+            found = re.search(r"talk at http://127\.0\.0\.1:(\d+)/", line)
+            self.port = int(found[1]) if found else None
+
+    def client(self):
+        return openai.AsyncOpenAI(api_key=KEY, websocket_base_url=f"ws://127.0.0.1:{self.port}/v1")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    async def ended(self):
+        """Wait for the process; return its code and all it has said."""
+        self.log.append((await self.process.stderr.read()).decode())
+        return await self.process.wait(), "".join(self.log)
+
+
+@contextlib.asynccontextmanager
+async def command(*arguments):
+    words = [sys.executable, "-m", "llama_omni.cli", "serve", "--port", "0"]
+    words += ["--preset", "tiny", "--random-weights", *arguments]
+    env = {**os.environ, "LLAMA_OMNI_API_KEY": KEY, "PYTHONUNBUFFERED": "1"}
+    process = await asyncio.create_subprocess_exec(
+        *words, cwd=ROOT, env=env, stderr=subprocess.PIPE, limit=2**20
+    )
+    try:
+        made = Command(process)
+        await made.ready()
+        yield made
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def test_command_serves_and_drains_at_sigterm(tmp_path):
+    recorded = ["--record", str(tmp_path / "kept"), "--recognizer", "pocketsphinx"]
 
     async def talk():
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, env=env, stderr=subprocess.PIPE, limit=2**20
-        )
-        try:
-            log, port = [], None
-            while port is None:
-                line = (await process.stderr.readline()).decode()
-                assert line, "".join(log)
-                log.append(line)
-                found = re.search(r"talk at http://127\.0\.0\.1:(\d+)/", line)
-                port = int(found[1]) if found else None
-            client = openai.AsyncOpenAI(
-                api_key="sk-0123456789abcdef", websocket_base_url=f"ws://127.0.0.1:{port}/v1"
-            )
+        async with command("--max-new-tokens", "60", *recorded) as server:
+            client = server.client()
+            async with client, client.realtime.connect(model="any") as connection:
+                one = Client(connection)
+                await one.until("session.created")
+                await one.ask("my secret question")
+                await one.until("response.output_audio.delta", PATIENCE_S)
+                server.stop()
+                events = await one.until("response.done", PATIENCE_S)
+                assert events[-1]["response"]["status"] in ("completed", "incomplete")
+            code, text = await server.ended()
+        assert "Traceback" not in text, text
+        assert "drained left=0" in text
+        assert KEY[:7] not in text
+        assert "secret question" not in text
+        assert code == 0, text
+        (kept,) = (tmp_path / "kept").iterdir()
+        assert "secret question" in (kept / "events.jsonl").read_text()
+        assert not kept.name.endswith(".partial")
+
+    run(talk(), 3 * PATIENCE_S)
+
+
+def test_second_sigterm_hurries_the_command():
+    async def talk():
+        async with command("--max-new-tokens", "1000", "--drain-s", "1000") as server:
+            client = server.client()
             async with client, client.realtime.connect(model="any") as connection:
                 one = Client(connection)
                 await one.until("session.created")
                 await one.ask()
                 await one.until("response.output_audio.delta", PATIENCE_S)
-                process.send_signal(signal.SIGTERM)
-                events = await one.until("response.done", PATIENCE_S)
-                assert events[-1]["response"]["status"] in ("completed", "incomplete")
-            log.append((await process.stderr.read()).decode())
-            await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-        text = "".join(log)
+                server.stop()
+                async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
+                    while (await http.get("/readyz")).json()["status"] != "draining":
+                        await asyncio.sleep(0.05)
+                server.stop()
+                with pytest.raises(ConnectionClosed):
+                    await one.until("response.done", PATIENCE_S)
+            code, text = await server.ended()
         assert "Traceback" not in text, text
-        assert "drained left=0" in text
-        assert "sk-0123" not in text
+        assert "drained left=1" in text
+        assert code == 0, text
 
-    run(talk(), 2 * PATIENCE_S)
+    run(talk(), 3 * PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +193,11 @@ def test_command_serves_and_drains_at_sigterm():
         pytest.param(["--origin", "example.org"], "origins must be", id="origin"),
         pytest.param(["--tls-key", "absent.pem"], "needs both", id="half of TLS"),
         pytest.param(["--api-keys", "absent.txt"], "readable", id="no keys"),
+        pytest.param(["--max-batch", "0"], "max_rows must be", id="batch"),
+        pytest.param(["--cache-mib", "0"], "cache_bytes must be", id="cache"),
+        pytest.param(["--hang-s", "0"], "hang_s must be", id="hang"),
+        pytest.param(["--max-turn-s", "0.01"], "min_turn_s", id="turn"),
+        pytest.param(["--max-per-address", "-1"], "max_per_address must be", id="address"),
     ],
 )
 def test_command_refuses_what_cannot_work(arguments, message, capsys, monkeypatch):
@@ -144,6 +208,23 @@ def test_command_refuses_what_cannot_work(arguments, message, capsys, monkeypatc
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["--record", "/dev/null/here"], "can be written", id="record"),
+        pytest.param(["--recognizer", "ears"], "recognizer must be one of", id="recognizer"),
+    ],
+)
+def test_command_refuses_what_it_sees_when_it_starts(arguments, message):
+    words = [sys.executable, "-m", "llama_omni.cli", "serve", "--port", "0", *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("llama-omni: error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
 
 
 def test_command_names_the_extra_that_is_missing(capsys, monkeypatch):
