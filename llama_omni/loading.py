@@ -100,7 +100,11 @@ def load_engine(
         settings: its bounds; None: on CUDA 16 rows cost no more than one, elsewhere each costs.
         how: further arguments of `load`.
     """
-    assistant = load(model, **how)
+    return engine_of(load(model, **how), settings)
+
+
+def engine_of(assistant: LlamaOmniAssistant, settings: EngineSettings | None = None) -> BatchEngine:
+    """Make an engine of an assistant's model; see `load_engine`."""
     on_cuda = assistant.model.device.type == "cuda"
     settings = settings or EngineSettings(cheap_rows=16 if on_cuda else 1)
     engine = BatchEngine(
