@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from time import monotonic
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from llama_omni.bench.serve.direct import DirectTalker
 from llama_omni.bench.serve.numbers import Row, percentiles, speculation, summarise
@@ -15,6 +15,7 @@ from llama_omni.bench.serve.server import Server, counters, loop_lag, serving
 from llama_omni.bench.serve.settings import DirectSettings, LoadSettings
 from llama_omni.bench.serve.speech import Utterance
 from llama_omni.bench.serve.turns import Turn
+from llama_omni.errors import EngineError
 from llama_omni.interfaces import ReplyOptions
 from llama_omni.remote.client import RemoteEngine
 from llama_omni.remote.factory import Factory
@@ -23,6 +24,7 @@ KNOCK_S = 0.2  # between questions for the server's health
 _LEAD_S = 0.1  # before the first client starts
 
 
+@runtime_checkable
 class Talks(Protocol):
     """A client."""
 
@@ -34,6 +36,7 @@ class Talks(Protocol):
         ...
 
 
+@runtime_checkable
 class Bench(Protocol):
     """Measures."""
 
@@ -161,11 +164,13 @@ class DirectBench:
     def _talkers(
         self, clients: int, settings: LoadSettings, speculate: bool, counted: Counter[str]
     ) -> list[Talks]:
-        assert self._engine is not None
+        engine = self._engine
+        assert engine is not None
         return [
             DirectTalker(
                 number=number,
-                engine=self._engine,
+                engine=engine,
+                numbers=lambda: engine.numbers,
                 questions=self._questions,
                 options=self._options,
                 settings=settings,
@@ -187,7 +192,10 @@ async def _knocking(server: Server) -> AsyncIterator[list[float]]:
 
     async def knock() -> None:
         while True:
-            times.append(await server.knock())
+            begun = monotonic()
+            with contextlib.suppress(EngineError):  # so late that it counts as a time like others
+                await server.alive()
+            times.append(monotonic() - begun)
             await asyncio.sleep(KNOCK_S)
 
     task = asyncio.create_task(knock())

@@ -6,7 +6,7 @@ voice as in the server. It needs neither a web framework nor onnxruntime.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -20,8 +20,15 @@ from llama_omni.bench.serve.speech import Utterance, paused, room
 from llama_omni.bench.serve.turns import Turn, TurnWatch
 from llama_omni.bench.subject import spoken_question
 from llama_omni.errors import CapacityError, LlamaOmniError
-from llama_omni.interfaces import AsyncConversation, Audio, AudioDelta, ReplyEvent, ReplyOptions
-from llama_omni.remote.client import RemoteEngine
+from llama_omni.interfaces import (
+    AsyncAssistant,
+    AsyncConversation,
+    Audio,
+    AudioDelta,
+    ReplyEvent,
+    ReplyOptions,
+)
+from llama_omni.remote.messages import EngineNumbers
 
 _FULL = 0.9  # share of the caches from which no reply is made that may be dropped, as in the server
 
@@ -33,6 +40,7 @@ class DirectTalker:
     Args:
         number: of the conversation.
         engine: is ready.
+        numbers: tells what the engine holds.
         questions: at 16 kHz.
         options: of each reply.
         settings: pauses and patience.
@@ -42,7 +50,8 @@ class DirectTalker:
     """
 
     number: int
-    engine: RemoteEngine
+    engine: AsyncAssistant
+    numbers: Callable[[], EngineNumbers]
     questions: Sequence[Utterance]
     options: ReplyOptions
     settings: LoadSettings
@@ -79,6 +88,7 @@ class DirectTalker:
             lasts=self.settings.inner_pause_s,
         )
         watch = TurnWatch(client=self.number, speech_end_s=monotonic() + said.lasts_s)
+        generation = None
         try:
             generation = await self._asked(conversation, said, watch)
             await self._heard(conversation, generation, watch)
@@ -89,14 +99,13 @@ class DirectTalker:
         self.turns.append(watch.turn())
         if len(self.turns) == self.settings.turns:
             return  # nobody waits for the last answer to be played
-        played = watch.playback
-        if played.first_s is not None and self.direct.listen_s is not None:
-            await self._until(min(played.ends_s, played.first_s + self.direct.listen_s))
-            if played.ends_s > monotonic():
-                rate = self.engine.sample_rate
-                conversation.truncate(round(played.heard_s(monotonic()) * rate))
-        else:
+        played, listen_s = watch.playback, self.direct.listen_s
+        if listen_s is None or played.first_s is None:
             await self._until(played.ends_s)
+            return
+        await self._until(min(played.ends_s, played.first_s + listen_s))
+        if (now := monotonic()) < played.ends_s:
+            conversation.truncate(round(played.heard_s(now) * self.engine.sample_rate), generation)
 
     async def _asked(
         self, conversation: AsyncConversation, said: Utterance, watch: TurnWatch
@@ -126,7 +135,7 @@ class DirectTalker:
     def _prepare(self, conversation: AsyncConversation, segment: Audio) -> int | None:
         if not self.speculate:
             return None
-        numbers = self.engine.numbers
+        numbers = self.numbers()
         full = numbers.cache_limit and numbers.cache_bytes > _FULL * numbers.cache_limit
         if numbers.waiting or full:
             self.counted["left_out"] += 1

@@ -21,7 +21,7 @@ def percentiles(values: Sequence[float]) -> Row | None:
     return {f"p{q}": float(value) for q, value in zip(QUANTILES, found, strict=True)}
 
 
-def share(part: float, whole: float) -> float | None:
+def share(part: float | int, whole: float | int) -> float | None:
     """Return a part of a whole; None where there is no whole."""
     return part / whole if whole else None
 

@@ -9,11 +9,11 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
-from time import monotonic
 from typing import Any
 
 from llama_omni.errors import EngineError
 
+PATIENCE_S = 60.0  # for an answer, and for the server's end
 _STARTED = re.compile(r"talk at (http://127\.0\.0\.1:\d+)/")
 _KEPT_LINES = 20  # of the log, to say why it ended
 _METRIC = re.compile(r"^llama_omni_(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -40,15 +40,13 @@ class Server:
             for name, labels, value in _METRIC.findall(text)
         }
 
-    async def knock(self) -> float:
-        """Return the seconds that its loop takes to answer `/healthz`."""
-        begun = monotonic()
+    async def alive(self) -> None:
+        """Wait until its loop has answered `/healthz`."""
         await asyncio.to_thread(self._get, "/healthz")
-        return monotonic() - begun
 
     def _get(self, path: str) -> str:
         try:
-            with urllib.request.urlopen(self.http + path, timeout=60) as answer:
+            with urllib.request.urlopen(self.http + path, timeout=PATIENCE_S) as answer:
                 return answer.read().decode()
         except (urllib.error.URLError, TimeoutError) as error:
             raise EngineError(f"the server must answer {path}, got {error}") from error
@@ -81,7 +79,7 @@ async def serving(arguments: Sequence[str], *, speculate: bool) -> AsyncIterator
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), 60)
+                await asyncio.wait_for(process.wait(), PATIENCE_S)
             except TimeoutError:
                 process.kill()
                 await process.wait()
