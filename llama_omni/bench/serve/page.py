@@ -151,7 +151,7 @@ def _who(row: Row) -> str:
 
 
 def _ms(found: Row | None, name: str) -> str:
-    value = found and found[name]
+    value = None if found is None else found[name]
     return "-" if value is None else f"{1e3 * value:.0f}"
 
 
