@@ -134,7 +134,7 @@ def test_direct_client_drops_what_it_prepared_at_a_pause():
     engine = Engine()
     talker = talked(engine, pause=(0.3, 0.3))
     assert talker.counted == {"begun": 2, "used": 1, "dropped": 1}
-    heard = [len(asked[-1]) / RATE for asked in engine.talks[0].asked]
+    heard = [len(asked[-1].audio) / RATE for asked in engine.talks[0].asked]
     assert heard[1] == pytest.approx(0.25 + 0.3 + 0.1)  # question, pause, post-roll
     assert heard[0] < 0.25 + 0.1
     assert talked(Engine(), pause=(0.1, 0.1)).counted == {"begun": 1, "used": 1}

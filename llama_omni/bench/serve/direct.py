@@ -28,6 +28,7 @@ from llama_omni.interfaces import (
     ReplyEvent,
     ReplyOptions,
 )
+from llama_omni.interfaces import Turn as Question
 from llama_omni.remote.messages import EngineNumbers
 
 _FULL = 0.9  # share of the caches from which no reply is made that may be dropped, as in the server
@@ -128,7 +129,7 @@ class DirectTalker:
         await self._until(watch.speech_end_s + self.direct.silence_s)
         watch.stopped(monotonic())
         if prepared is None:
-            return conversation.prepare(segment, self.options)
+            return conversation.prepare(Question(role="user", audio=segment), self.options)
         self.counted["used"] += 1
         return prepared
 
@@ -141,7 +142,7 @@ class DirectTalker:
             self.counted["left_out"] += 1
             return None
         self.counted["begun"] += 1
-        return conversation.prepare(segment, self.options)
+        return conversation.prepare(Question(role="user", audio=segment), self.options)
 
     async def _heard(
         self, conversation: AsyncConversation, generation: int, watch: TurnWatch
