@@ -104,7 +104,15 @@ def load_engine(
         bounds: fields of the settings that differ from those.
         how: further arguments of `load`.
     """
-    assistant = load(model, **how)
+    return engine_of(load(model, **how), settings, bounds)
+
+
+def engine_of(
+    assistant: LlamaOmniAssistant,
+    settings: EngineSettings | None = None,
+    bounds: Mapping[str, Any] | None = None,
+) -> BatchEngine:
+    """Make an engine of an assistant's model; see `load_engine`."""
     on_cuda = assistant.model.device.type == "cuda"
     settings = settings or EngineSettings(cheap_rows=16 if on_cuda else 1)
     if bounds:

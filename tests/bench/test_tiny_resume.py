@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_omni.bench.tiny.journal import Journal
+from llama_omni.bench.journal import Journal
 from llama_omni.errors import InputError
 from tests.bench.tiny_tools import FakeAssistant, FakeRecognizer, measure
 

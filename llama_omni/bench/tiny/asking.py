@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_omni import audio
-from llama_omni.bench.tiny.journal import Journal, Row
+from llama_omni.bench.journal import Journal, Row
 from llama_omni.bench.tiny.progress import watched
 from llama_omni.bench.tiny.settings import OUTSIDE, SPLITS, TinySettings
 from llama_omni.data.dataset import Example, SpeechDataset

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from llama_omni.backends.ngram import NgramModel
+from llama_omni.bench.journal import Journal
 from llama_omni.bench.tiny.asking import HeldOut, reply_sound
-from llama_omni.bench.tiny.journal import Journal
 from llama_omni.bench.tiny.progress import watched
 from llama_omni.bench.tiny.settings import SPLITS, TinySettings
 from llama_omni.data.dataset import SpeechDataset

@@ -3,9 +3,9 @@
 from typing import Any
 
 from llama_omni import audio
+from llama_omni.bench.journal import Journal, Row
 from llama_omni.bench.tiny.asking import HeldOut, reply_sound
 from llama_omni.bench.tiny.hearing import Vocode
-from llama_omni.bench.tiny.journal import Journal, Row
 from llama_omni.bench.tiny.scores import is_right
 from llama_omni.bench.tiny.settings import SPLITS, TinySettings
 from llama_omni.errors import OutputError

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+from llama_omni.bench.journal import Journal, Row
 from llama_omni.bench.tiny.asking import HeldOut
 from llama_omni.bench.tiny.hearing import COLUMNS, heard_key, same_words
-from llama_omni.bench.tiny.journal import Journal, Row
 from llama_omni.bench.tiny.numbers import Estimate, rate, sequence_errors, share, word_errors
 from llama_omni.bench.tiny.settings import OUTSIDE, SPLITS, Rules, TinySettings
 
