@@ -11,13 +11,32 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
+from llama_omni.cli_agreement import (
+    JudgeCache,
+    JudgeKey,
+    JudgeSamples,
+    JudgeTemperature,
+    Price,
+    agreement_command,
+)
 from llama_omni.cli_errors import hush_transformers, note, one_line_errors
+from llama_omni.cli_measures import (
+    METRICS,
+    Asr,
+    ControlVoice,
+    JudgeModel,
+    JudgeUrl,
+    Metrics,
+    Utmos,
+    make_judge,
+    make_synthesizer,
+    measure_settings,
+)
 from llama_omni.cli_options import Debug, Device, Dtype, DtypeName, Seed, Threads, parse_chunk_size
 from llama_omni.errors import ConfigError
 from llama_omni.interfaces import Reply, ReplyOptions, Turn
 
 if TYPE_CHECKING:
-    from llama_omni.evaluate.measure_settings import MeasureSettings
     from llama_omni.evaluate.records import Condition
 
 
@@ -36,33 +55,11 @@ evaluate_app = typer.Typer(
     help="Put a system through the paper's tables; compare two.",
 )
 
-METRICS = "timing,text,accuracy"
 
-Metrics = Annotated[
-    str,
-    typer.Option(
-        help="With commas: timing, text, accuracy, asr, asr_control.",
-        metavar="NAMES",
-    ),
-]
-Asr = Annotated[
-    str,
-    typer.Option(
-        help="Recogniser of the replies' speech: pocketsphinx, pocketsphinx:FILE.lm, or "
-        "whisper:FOLDER_OR_HUB_ID.",
-        metavar="NAME",
-        show_default="none",
-    ),
-]
-ControlVoice = Annotated[
-    str,
-    typer.Option(
-        help="Says the replies' texts for asr_control, such as flite:rms.",
-        metavar="VOICE",
-        show_default="none",
-    ),
-]
 Folder = Annotated[Path, typer.Argument(help="A results folder.", metavar="FOLDER")]
+
+
+evaluate_app.command("agreement")(agreement_command)
 
 
 @evaluate_app.command("run")
@@ -114,6 +111,15 @@ def run_command(
     metrics: Metrics = METRICS,
     asr: Asr = "",
     control_voice: ControlVoice = "",
+    utmos: Utmos = None,
+    judge_url: JudgeUrl = "",
+    judge_model: JudgeModel = "",
+    judge_samples: JudgeSamples = 1,
+    judge_temperature: JudgeTemperature = 0.0,
+    judge_key: JudgeKey = "OPENAI_API_KEY",
+    judge_cache: JudgeCache = None,
+    input_price: Price = 0.0,
+    output_price: Price = 0.0,
     device: Device = "auto",
     dtype: DtypeName = Dtype.auto,
     threads: Threads = None,
@@ -136,8 +142,20 @@ def run_command(
             seed=seed,
             max_new_tokens=max_new_tokens,
         )
-        measures = make_measures(_names(metrics), _settings(asr, control_voice, device))
-        test_set = open_set(set_name, voice=voice, open_synthesizer=_synthesizer)
+        judge = make_judge(
+            judge_url,
+            judge_model,
+            judge_samples,
+            temperature=judge_temperature,
+            api_key_env=judge_key,
+            cache=judge_cache,
+            input_price=input_price,
+            output_price=output_price,
+        )
+        measures = make_measures(
+            _names(metrics), measure_settings(asr, control_voice, utmos, judge, device)
+        )
+        test_set = open_set(set_name, voice=voice, open_synthesizer=make_synthesizer)
         items = choose(test_set, limit)
         how = {"device": device, "dtype": dtype.value, "threads": threads, "seed": seed}
         facts = {
@@ -165,6 +183,15 @@ def measure_command(
     metrics: Metrics = METRICS,
     asr: Asr = "",
     control_voice: ControlVoice = "",
+    utmos: Utmos = None,
+    judge_url: JudgeUrl = "",
+    judge_model: JudgeModel = "",
+    judge_samples: JudgeSamples = 1,
+    judge_temperature: JudgeTemperature = 0.0,
+    judge_key: JudgeKey = "OPENAI_API_KEY",
+    judge_cache: JudgeCache = None,
+    input_price: Price = 0.0,
+    output_price: Price = 0.0,
     device: Device = "auto",
     seed: Seed = 0,
     debug: Debug = False,
@@ -173,7 +200,17 @@ def measure_command(
     with one_line_errors(debug):
         from llama_omni.evaluate.measures import make_measures
 
-        settings = _settings(asr, control_voice, device)
+        judge = make_judge(
+            judge_url,
+            judge_model,
+            judge_samples,
+            temperature=judge_temperature,
+            api_key_env=judge_key,
+            cache=judge_cache,
+            input_price=input_price,
+            output_price=output_price,
+        )
+        settings = measure_settings(asr, control_voice, utmos, judge, device)
         _measure(folder, make_measures(_names(metrics), settings), seed)
 
 
@@ -217,6 +254,10 @@ def _measure(folder: Path, measures: Sequence[Any], seed: int) -> None:
 
     with _bar("measuring") as show:
         measure(folder, measures, seed=seed, progress=lambda name, done, of: show(done, of, name))
+    for one in measures:
+        usage = getattr(one, "usage", None)
+        if usage is not None and one.missing is None:
+            note(f"judge: {usage}")
     typer.echo(f"report in {write_report(folder)}")
 
 
@@ -244,28 +285,6 @@ def _conditions(mode: str, omega: str, system: str) -> "tuple[Condition, ...]":
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _settings(asr: str, control_voice: str, device: str) -> "MeasureSettings":
-    from llama_omni.evaluate.measure_settings import MeasureSettings
-
-    def recognizer(name: str) -> Any:
-        from llama_omni.backends.asr import open_recognizer
-
-        return open_recognizer(name, device=device)
-
-    return MeasureSettings(
-        asr=asr,
-        open_recognizer=recognizer if asr else None,
-        control_voice=control_voice,
-        open_synthesizer=_synthesizer if control_voice else None,
-    )
-
-
-def _synthesizer(name: str) -> Any:
-    from llama_omni.backends.tts import open_synthesizer
-
-    return open_synthesizer(name)
 
 
 @contextmanager

@@ -59,6 +59,7 @@ class ChatEndpoint:
         messages: Sequence[Message],
         schema: JsonSchema | None = None,
         *,
+        sample: int = 0,
         stop: threading.Event | None = None,
     ) -> ChatOutcome:
         """Return the reply to a conversation, or why there is none that can be used.
@@ -68,13 +69,15 @@ class ChatEndpoint:
             schema: what the reply must hold, as JSON; it comes back as `ChatReply.value`. It is
                 sent as `response_format` and in words, for servers that know only one of them; a
                 reply that does not fit is sent back once.
+            sample: which of several replies to the same request; it is added to the seed, and
+                each is cached on its own.
             stop: set from outside, it ends waiting for the server with a `ToolError`.
 
         Raises:
             ToolError: the server is absent, fails or limits for too long, or refuses everything.
             OutputError: the cache cannot be read or written.
         """
-        return self._ask(messages, schema, stop or threading.Event())
+        return self._ask(messages, schema, stop or threading.Event(), sample)
 
     def ask_many(
         self, conversations: Iterable[Sequence[Message]], schema: JsonSchema | None = None
@@ -118,21 +121,25 @@ class ChatEndpoint:
         return ChatEndpoint, (self.options,)
 
     def _ask(
-        self, messages: Sequence[Message], schema: JsonSchema | None, stop: threading.Event
+        self,
+        messages: Sequence[Message],
+        schema: JsonSchema | None,
+        stop: threading.Event,
+        sample: int = 0,
     ) -> ChatOutcome:
         if not messages or messages[-1].get("role") != "user":
             raise ConfigError(f"messages must end with the user's, got {list(messages)}")
         asked = [dict(message) for message in messages]
         if schema is not None:
             asked = _instructed(asked, schema)
-        outcome, said = self._reply(asked, schema, stop)
+        outcome, said = self._reply(asked, schema, stop, sample)
         if not (isinstance(outcome, ChatFailure) and outcome.kind == "malformed" and said):
             return outcome
         asked += [
             {"role": "assistant", "content": said},
             {"role": "user", "content": REPAIR.format(problem=outcome.detail)},
         ]
-        repaired, _ = self._reply(asked, schema, stop)
+        repaired, _ = self._reply(asked, schema, stop, sample)
         return replace(
             repaired,
             input_tokens=outcome.input_tokens + repaired.input_tokens,
@@ -141,23 +148,26 @@ class ChatEndpoint:
         )
 
     def _reply(
-        self, asked: list[dict[str, str]], schema: JsonSchema | None, stop: threading.Event
+        self,
+        asked: list[dict[str, str]],
+        schema: JsonSchema | None,
+        stop: threading.Event,
+        sample: int,
     ) -> tuple[ChatOutcome, str]:
         """Return the outcome of one request, and what the server said."""
-        key = content_key(
-            {
-                "model": self.options.model,
-                "messages": asked,
-                "schema": dict(schema) if schema is not None else None,
-                "sampling": self.options.sampling,
-                "extra": dict(self.options.extra),
-            }
-        )
+        content = {
+            "model": self.options.model,
+            "messages": asked,
+            "schema": dict(schema) if schema is not None else None,
+            "sampling": self.options.sampling,
+            "extra": dict(self.options.extra),
+        }
+        key = content_key({**content, "sample": sample} if sample else content)
         with self._alone(key):
             if self._cache is not None and (stored := self._cache.get(key)):
                 self._count(stored, cached=True)
                 return _judge(stored, schema, cached=True), stored.text
-            found = self._request(asked, schema, stop)
+            found = self._request(asked, schema, stop, sample)
             if isinstance(found, ChatFailure):
                 return found, ""
             self._count(found, cached=False)
@@ -166,17 +176,23 @@ class ChatEndpoint:
             return _judge(found, schema, cached=False), found.text
 
     def _request(
-        self, asked: list[dict[str, str]], schema: JsonSchema | None, stop: threading.Event
+        self,
+        asked: list[dict[str, str]],
+        schema: JsonSchema | None,
+        stop: threading.Event,
+        sample: int,
     ) -> StoredReply | ChatFailure:
         """Ask the server, with the schema if it takes one."""
         enforced = schema is not None and self._enforced
-        fields: dict[str, Any] = {}
+        seed = self.options.seed
+        plain: dict[str, Any] = {"seed": seed + sample} if sample and seed is not None else {}
+        fields = dict(plain)
         if enforced:
             inner = {"name": "reply", "schema": dict(schema or {}), "strict": True}
             fields["response_format"] = {"type": "json_schema", "json_schema": inner}
         found = self._requester.send(asked, fields, stop)
         if enforced and isinstance(found, ChatFailure):
-            found = self._requester.send(asked, {}, stop)
+            found = self._requester.send(asked, plain, stop)
             if isinstance(found, StoredReply):
                 self._enforced = False
         with self._lock:

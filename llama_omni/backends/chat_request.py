@@ -129,8 +129,7 @@ class Requester:
             model=self.options.model,
             messages=[dict(message) for message in messages],
             extra_body=dict(self.options.extra) or None,
-            **self.options.sampling,
-            **fields,
+            **{**self.options.sampling, **fields},
         )
         return _read(raw.text)
 

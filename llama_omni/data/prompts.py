@@ -9,7 +9,7 @@ Source:
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +49,30 @@ def load_prompt(name: str | Path) -> Prompt:
     """
     path = FOLDER / f"{name}.txt" if str(name) in SHIPPED else Path(name)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_prompt(path, name=str(name), needed=NEEDED, known=KNOWN)
+    except OSError as error:
         raise ConfigError(
             f"prompt must be one of {', '.join(SHIPPED)} or a readable text file, got {name}"
         ) from error
+
+
+def read_prompt(path: Path, *, name: str, needed: Sequence[str], known: Sequence[str]) -> Prompt:
+    """Read a prompt from a file.
+
+    Args:
+        path: the file.
+        name: what the prompt is called.
+        needed: places that the user's part must hold.
+        known: places that there may be.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ConfigError: it is no text, or a part or a place of it is missing or unknown.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} must be text in UTF-8, got other bytes") from error
     before, *parts = _PART.split(text)
     names = parts[::2]
     if before.strip() or names != ["system", "user"]:
@@ -62,10 +81,10 @@ def load_prompt(name: str | Path) -> Prompt:
     if not system:
         raise ConfigError(f"{path} must say something under [system], got nothing")
     for place in _PLACE.findall(system + user):
-        if place not in KNOWN:
-            known = ", ".join(f"{{{one}}}" for one in KNOWN)
-            raise ConfigError(f"{path} must hold only the places {known}, got {{{place}}}")
-    for place in NEEDED:
+        if place not in known:
+            places = ", ".join(f"{{{one}}}" for one in known)
+            raise ConfigError(f"{path} must hold only the places {places}, got {{{place}}}")
+    for place in needed:
         if f"{{{place}}}" not in user:
             raise ConfigError(f"{path} must hold {{{place}}} under [user], got none")
-    return Prompt(name=str(name), system=system, user=user)
+    return Prompt(name=name, system=system, user=user)

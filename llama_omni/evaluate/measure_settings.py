@@ -5,8 +5,9 @@ Everything that reaches torch comes as a callable that makes it, so that this pa
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from llama_omni.evaluate.judge import Judge
+from llama_omni.evaluate.quality_model import QualityModel
 from llama_omni.interfaces import Recognizer, Synthesizer
 
 
@@ -18,6 +19,6 @@ class MeasureSettings:
     open_recognizer: Callable[[str], Recognizer] | None = None  # from its name
     control_voice: str = ""  # says the replies' texts, as the recogniser's own control
     open_synthesizer: Callable[[str], Synthesizer] | None = None  # from the voice's program
-    utmos: Callable[[], Any] | None = None  # makes a `QualityModel`
-    dnsmos: Callable[[], Any] | None = None
-    judge: Any | None = None  # a judge's settings, see `judge`
+    utmos: Callable[[], QualityModel] | None = None
+    dnsmos: Callable[[], QualityModel] | None = None
+    judge: Judge | None = None

@@ -6,7 +6,9 @@ from functools import partial
 from llama_omni.errors import ConfigError
 from llama_omni.evaluate.accuracy import AccuracyMeasure
 from llama_omni.evaluate.asr_error import AsrControlMeasure, AsrMeasure
+from llama_omni.evaluate.judge_measure import JudgeMeasure
 from llama_omni.evaluate.measure_settings import MeasureSettings
+from llama_omni.evaluate.quality import dnsmos_measure, utmos_measure
 from llama_omni.evaluate.records import Measure
 from llama_omni.evaluate.text_rates import TextMeasure
 from llama_omni.evaluate.timing import TimingMeasure
@@ -35,6 +37,9 @@ MEASURES: dict[str, Callable[[MeasureSettings], Measure]] = {
     "accuracy": lambda settings: AccuracyMeasure(_transcripts(settings)),
     "asr": lambda settings: AsrMeasure(_transcripts(settings)),
     "asr_control": _control,
+    "utmos": lambda settings: utmos_measure(settings.utmos),
+    "dnsmos": lambda settings: dnsmos_measure(settings.dnsmos),
+    "judge": lambda settings: JudgeMeasure(settings.judge, _transcripts(settings)),
 }
 
 

@@ -108,6 +108,14 @@ def test_server_without_schemas_is_asked_in_words_and_remembered():
     assert ["response_format" in body for body in server.bodies] == [True, False, False]
 
 
+def test_samples_are_replies_of_their_own(tmp_path):
+    with StubServer(reply=lambda body: f"seed {body['seed']}") as server:
+        with endpoint(server, seed=7, cache=tmp_path / "paid.sqlite") as chat:
+            texts = [chat.ask(user("hello"), sample=sample).text for sample in (0, 2, 0, 2)]
+    assert texts == ["seed 7", "seed 9", "seed 7", "seed 9"]
+    assert server.calls == 2
+
+
 def test_server_that_refuses_everything_is_an_error():
     with StubServer("too-long") as server, endpoint(server, extra={"odd": 1}) as chat:
         kinds = [chat.ask(user(str(index))).kind for index in range(4)]

@@ -164,8 +164,8 @@ class DirectBench:
     def _talkers(
         self, clients: int, settings: LoadSettings, speculate: bool, counted: Counter[str]
     ) -> list[Talks]:
-        engine = self._engine
-        assert engine is not None
+        assert self._engine is not None
+        engine: RemoteEngine = self._engine
         return [
             DirectTalker(
                 number=number,
