@@ -11,7 +11,15 @@ from multiprocessing.connection import Connection
 
 from llama_omni.engine.batch import BatchEngine
 from llama_omni.errors import InputError, LlamaOmniError
-from llama_omni.remote.messages import Call, Happened, Ready, Report, Stop, failure_of
+from llama_omni.remote.messages import (
+    Call,
+    EngineNumbers,
+    Happened,
+    Ready,
+    Report,
+    Stop,
+    failure_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +47,22 @@ def serve(engine: BatchEngine, connection: Connection) -> None:
     Raises:
         EOFError: the other end of the pipe is gone.
     """
+    told = EngineNumbers()
     while True:
         happened: list[Happened] = []
-        while connection.poll(0 if engine.has_work or happened else None):
+        waits = None if not engine.has_work else 0
+        while connection.poll(waits):
             message = connection.recv()
             if isinstance(message, Stop):
                 return
             happened += answer(engine, message)
-        happened += engine.step()
-        if happened:
-            connection.send(Report(tuple(happened), engine.numbers()))
+            waits = 0
+        if engine.has_work:
+            happened += engine.step()
+        # Where nothing happens any more, what was given back is told too.
+        if happened or (not engine.has_work and engine.numbers() != told):
+            told = engine.numbers()
+            connection.send(Report(tuple(happened), told))
 
 
 def answer(engine: BatchEngine, call: Call) -> list[Happened]:

@@ -1,5 +1,6 @@
 """What the server counts and times, for Prometheus; in a registry of its own."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -76,6 +77,8 @@ class ServeMetrics:
             buckets=MARGINS_S,
             registry=registry,
         )
+        tasks = Gauge(f"{name}tasks", "Of the event loop that asks.", registry=registry)
+        tasks.set_function(_tasks)
         ready = Gauge(f"{name}engine_ready", "Whether the engine can answer.", registry=registry)
         ready.set_function(lambda: float(engine.ready))
         restarts = Gauge(f"{name}engine_restarts", "Of its process.", registry=registry)
@@ -114,6 +117,13 @@ class ReplyWatch:
             for phase in PHASES:
                 spent = getattr(event.reply.timings, f"{phase}_s")
                 self._metrics.phases.labels(phase).observe(spent)
+
+
+def _tasks() -> float:
+    try:
+        return float(len(asyncio.all_tasks()))
+    except RuntimeError:  # asked from outside the event loop
+        return 0.0
 
 
 def _number(engine: AsyncAssistant, field: str) -> float:
