@@ -8,8 +8,8 @@ import logging
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-from llama_omni.engine.batch import BatchEngine
 from llama_omni.errors import InputError, LlamaOmniError
 from llama_omni.remote.messages import (
     Call,
@@ -21,12 +21,15 @@ from llama_omni.remote.messages import (
     failure_of,
 )
 
+if TYPE_CHECKING:  # the factory imports it, and torch with it
+    from llama_omni.engine.batch import BatchEngine
+
 logger = logging.getLogger(__name__)
 
 CALLS = ("open", "prepare", "commit", "abandon", "cancel", "truncate", "add", "replace", "close")
 
 
-def run(connection: Connection, factory: Callable[[], BatchEngine]) -> None:
+def run(connection: Connection, factory: Callable[[], "BatchEngine"]) -> None:
     """Make an engine and serve it until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
     logging.basicConfig(level=logging.INFO)
@@ -41,7 +44,7 @@ def run(connection: Connection, factory: Callable[[], BatchEngine]) -> None:
         raise SystemExit(1) from error
 
 
-def serve(engine: BatchEngine, connection: Connection) -> None:
+def serve(engine: "BatchEngine", connection: Connection) -> None:
     """Answer calls and step, until told to stop.
 
     Raises:
@@ -65,7 +68,7 @@ def serve(engine: BatchEngine, connection: Connection) -> None:
             connection.send(Report(tuple(happened), told))
 
 
-def answer(engine: BatchEngine, call: Call) -> list[Happened]:
+def answer(engine: "BatchEngine", call: Call) -> list[Happened]:
     """Do what a client asked for; what goes wrong is the end of the reply that it asked for.
 
     A call for a conversation or a reply that is gone does nothing: the client could not know yet.

@@ -108,7 +108,7 @@ class Told:
 
 
 @cache
-def _events() -> TypeAdapter[Any]:
+def _events() -> TypeAdapter:  # its parameter is a union, which checkers at run time refuse
     from openai.types.realtime import RealtimeServerEvent
 
     return TypeAdapter(RealtimeServerEvent)

@@ -8,10 +8,12 @@ from llama_omni.bench.soak.settings import SoakSettings
 
 # Gauges that are 0 once everybody has left.
 EMPTY = ("sessions_open", "engine_conversations", "engine_waiting", "engine_cache_bytes")
-# What a visitor may be refused who acts by chance: it, or its answer, was over a moment before.
+# What a visitor may be refused who acts by chance: what he names was over a moment before, or cut
+# to less than he asks to keep (`invalid_value`: everything else that visitors send is right).
 CHANCE = frozenset(
     {
         "conversation_already_has_active_response",
+        "invalid_value",
         "item_in_progress",
         "item_not_found",
         "output_audio_buffer_empty",
