@@ -117,7 +117,7 @@ def soaked(*, engine_grows=0, tasks=5, fds=20, cache=0, broken=0, errors=(), cod
     after = sample(601, tasks=tasks, engine_cache_bytes=cache)
     after["server"] = after["server"] | {"fds": fds}
     return {
-        "samples": [sample(at, engine_grows * at / 600) for at in np.arange(0.5, 600, 5)],
+        "samples": [sample(at, engine_grows * at / 600) for at in np.arange(0.5, 600, 5).tolist()],
         "empty_before": sample(0),
         "empty_after": after,
         "seen": {
