@@ -99,9 +99,11 @@ async def _soak(settings: SoakSettings, question: Path) -> dict[str, Any]:
 
         watching = asyncio.create_task(watch())
         seats = [asyncio.create_task(seat(number)) for number in range(settings.visitors)]
-        await asyncio.wait([watching, *seats], return_when=asyncio.FIRST_EXCEPTION)
-        watching.cancel()
-        await asyncio.gather(*seats)
+        visits = asyncio.gather(*seats)
+        await asyncio.wait([watching, visits], return_when=asyncio.FIRST_COMPLETED)
+        if not watching.cancel():
+            await watching  # it has failed, and says how
+        await visits
         empty_after = await _empty(server, began, settings.patience_s)
     finally:
         code = await server.stop()
