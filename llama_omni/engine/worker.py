@@ -10,10 +10,20 @@ import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-from llama_omni.engine.batch import BatchEngine
 from llama_omni.errors import InputError, LlamaOmniError
-from llama_omni.remote.messages import Call, Happened, Ready, Report, Stop, failure_of
+from llama_omni.remote.messages import (
+    Call,
+    Happened,
+    Ready,
+    Report,
+    Stop,
+    failure_of,
+)
+
+if TYPE_CHECKING:  # the factory imports it, and torch with it
+    from llama_omni.engine.batch import BatchEngine
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +31,7 @@ BEAT_S = 1.0  # between reports, where nothing happens
 CALLS = ("open", "prepare", "commit", "abandon", "cancel", "truncate", "add", "replace", "close")
 
 
-def run(connection: Connection, factory: Callable[[], BatchEngine]) -> None:
+def run(connection: Connection, factory: Callable[[], "BatchEngine"]) -> None:
     """Make an engine and serve it until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
     logging.basicConfig(level=logging.INFO)
@@ -36,7 +46,7 @@ def run(connection: Connection, factory: Callable[[], BatchEngine]) -> None:
         raise SystemExit(1) from error
 
 
-def serve(engine: BatchEngine, connection: Connection) -> None:
+def serve(engine: "BatchEngine", connection: Connection) -> None:
     """Answer calls and step, until told to stop.
 
     Raises:
@@ -57,7 +67,7 @@ def serve(engine: BatchEngine, connection: Connection) -> None:
             told = time.monotonic()
 
 
-def answer(engine: BatchEngine, call: Call) -> list[Happened]:
+def answer(engine: "BatchEngine", call: Call) -> list[Happened]:
     """Do what a client asked for; what goes wrong is the end of the reply that it asked for.
 
     A call for a conversation or a reply that is gone does nothing: the client could not know yet.

@@ -91,6 +91,8 @@ class ServeMetrics:
             buckets=LAGS_S,
             registry=registry,
         )
+        tasks = Gauge(f"{name}tasks", "Of the event loop that asks.", registry=registry)
+        tasks.set_function(_tasks)
         ready = Gauge(f"{name}engine_ready", "Whether the engine can answer.", registry=registry)
         ready.set_function(lambda: float(engine.ready))
         restarts = Gauge(f"{name}engine_restarts", "Of its process.", registry=registry)
@@ -136,6 +138,13 @@ class ReplyWatch:
             for phase in PHASES:
                 spent = getattr(event.reply.timings, f"{phase}_s")
                 self._metrics.phases.labels(phase).observe(spent)
+
+
+def _tasks() -> float:
+    try:
+        return float(len(asyncio.all_tasks()))
+    except RuntimeError:  # asked from outside the event loop
+        return 0.0
 
 
 def _number(engine: AsyncAssistant, field: str) -> float:

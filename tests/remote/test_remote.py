@@ -45,15 +45,32 @@ def play(coroutine, factory="make", **settings):
     return asyncio.run(main())
 
 
+@pytest.fixture(scope="module")
+def shared():
+    """Runs coroutines with one engine that is loaded once."""
+    with asyncio.Runner() as runner:
+        engine = RemoteEngine(Factory("tests.remote.engines:make"))
+        try:
+            runner.run(engine.start(timeout_s=240))
+            yield lambda coroutine: runner.run(asyncio.wait_for(coroutine(engine), 240))
+        finally:
+            runner.run(engine.close())
+
+
 async def answer(conversation, question, options=SHORT):
     conversation.prepare(question, options)
     return [event async for event in conversation.commit()]
 
 
-def test_many_conversations_each_get_their_own_answer():
+def test_many_conversations_each_get_their_own_answer(shared):
     async def talk(engine):
         assert isinstance(engine, AsyncAssistant)
-        serial = [(await answer(engine.conversation(), sound(i, s)))[-1].reply for i, s in ASKED]
+        before = engine.numbers.replies
+        alone = [engine.conversation() for _ in ASKED]
+        serial = [
+            (await answer(chat, sound(*asked)))[-1].reply
+            for chat, asked in zip(alone, ASKED, strict=True)
+        ]
         chats = [engine.conversation() for _ in range(8)]
         assert isinstance(chats[0], AsyncConversation)
         lags, watching = [], True
@@ -74,16 +91,16 @@ def test_many_conversations_each_get_their_own_answer():
             assert reply.units == serial[index % 4].units
             assert chats[index].turns[-1].token_ids == reply.token_ids
         assert len({reply.token_ids for reply in replies}) > 1
-        for chat in chats:
+        for chat in (*alone, *chats):
             chat.close()
         assert sorted(lags)[len(lags) // 2] < 0.1  # the loop runs while the engine works
-        assert engine.numbers.replies == 12
+        assert engine.numbers.replies == before + 12
 
     ASKED = [(0, 0.4), (1, 0.9), (2, 0.6), (3, 0.5)]
-    play(talk)
+    shared(talk)
 
 
-def test_turns_of_a_conversation():
+def test_turns_of_a_conversation(shared):
     async def talk(engine):
         chat = engine.conversation("be brief")
         first = await answer(chat, sound(1, 0.9), ReplyOptions(max_new_tokens=30, chunk_size=5))
@@ -133,11 +150,15 @@ def test_turns_of_a_conversation():
         other.close()
         with pytest.raises(InputError, match="got a closed one"):
             chat.prepare(sound(1))
-        await asyncio.sleep(0.2)
-        assert (await answer(engine.conversation(), sound(1)))[-1].reply.token_ids
+        async with asyncio.timeout(120):  # it is told although nothing more happens
+            while engine.numbers.conversations or engine.numbers.cache_bytes:
+                await asyncio.sleep(0.01)
+        last = engine.conversation()
+        assert (await answer(last, sound(1)))[-1].reply.token_ids
         assert engine.numbers.conversations == 1
+        last.close()
 
-    play(talk)
+    shared(talk)
 
 
 def test_killed_process_gives_clean_errors_and_comes_back():

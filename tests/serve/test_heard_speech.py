@@ -40,8 +40,7 @@ def silence(ms, rate=16_000):
     return np.zeros(ms * rate // 1000, np.float32)
 
 
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("text", SENTENCES)
+@pytest.mark.parametrize(("text", "rate"), list(zip(SENTENCES, RATES, strict=True)))
 def test_whole_sentence_is_one_turn_and_nothing_of_it_is_cut(speak, rate, text):
     speech = speak(text, rate)
     sound = np.concatenate([silence(1_000, rate), speech, silence(1_500, rate)])

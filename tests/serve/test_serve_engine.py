@@ -33,6 +33,7 @@ def facts(tokens):
     return ModelFacts(max_output_tokens=tokens, options=options)
 
 
+@pytest.mark.slow  # by default: test_remote.py's killed process, test_app.py's and _faults' fakes
 def test_killed_engine_ends_replies_cleanly_and_comes_back():
     async def talk():
         engine = RemoteEngine(Factory("tests.remote.engines:make"))
