@@ -182,11 +182,11 @@ def test_speculation_by_hand():
 def test_lag_of_a_servers_loop_by_hand():
     def histogram(one, ten, every, total):
         return {
-            'loop_lag_seconds_bucket{le="0.001"}': one,
-            'loop_lag_seconds_bucket{le="0.01"}': ten,
-            'loop_lag_seconds_bucket{le="+Inf"}': every,
-            "loop_lag_seconds_count": every,
-            "loop_lag_seconds_sum": total,
+            'event_loop_lag_seconds_bucket{le="0.001"}': one,
+            'event_loop_lag_seconds_bucket{le="0.01"}': ten,
+            'event_loop_lag_seconds_bucket{le="+Inf"}': every,
+            "event_loop_lag_seconds_count": every,
+            "event_loop_lag_seconds_sum": total,
         }
 
     before = histogram(100.0, 100.0, 100.0, 0.1)
