@@ -32,6 +32,7 @@ class WhisperRecognizer:
         import torch
         from transformers import AutoProcessor, WhisperForConditionalGeneration
 
+        self._name = model
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -54,9 +55,8 @@ class WhisperRecognizer:
 
         Raises:
             AudioError: the sound cannot be used.
+            InputError: the model's generation_config.json lacks what this sound needs.
         """
-        import torch
-
         samples = sound.check(audio, min_s=0.0, max_s=LONGEST_S)
         if not len(samples):
             return ""
@@ -69,8 +69,17 @@ class WhisperRecognizer:
             truncation=not long,
             padding="longest" if long else "max_length",
         )
+        try:
+            tokens = self._generate(features, long)
+        except ValueError as error:  # of a generation_config.json that lacks what this sound needs
+            raise InputError(f"{self._name} cannot hear this sound: {error}") from error
+        return self._processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+
+    def _generate(self, features: Any, long: bool) -> Any:
+        import torch
+
         with torch.inference_mode():
-            tokens = self._model.generate(
+            return self._model.generate(
                 features.input_features.to(self._device, self._dtype),
                 attention_mask=features.attention_mask.to(self._device),
                 return_timestamps=long,
@@ -78,4 +87,3 @@ class WhisperRecognizer:
                 num_beams=1,
                 **self._options,
             )
-        return self._processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()

@@ -10,18 +10,24 @@ from llama_omni.evaluate.intervals import ratio
 from llama_omni.evaluate.records import EvalItem, ReplyRow
 from llama_omni.evaluate.scoring import Known, Parts, PartsMeasure, Spec
 from llama_omni.evaluate.transcripts import Transcripts
+from llama_omni.metrics import spoken_words
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
-def is_right(said: str, references: Sequence[str]) -> bool:
-    """Tell whether a text holds one of the references, as whole words.
+def is_right(said: str, item: EvalItem) -> bool:
+    """Tell whether a text is the item's answer.
 
-    Both sides go through Whisper's normaliser (numbers are digits, no punctuation or case), and
-    lose their articles. A reference without words, such as "?", is never held.
+    Where it must be the same, it has the words of one of the references and no others. Where it
+    must contain one, that stands in it as whole words, after Whisper's normaliser (numbers are
+    digits, no punctuation or case) and without articles, as is usual for open questions; that
+    passes "not seven, but eight" for "seven". A reference without words is never held.
     """
+    if item.match == "same":
+        words = spoken_words(said)
+        return bool(words) and words in [spoken_words(one) for one in item.references]
     text = f" {_plain(said)} "
-    plain = (_plain(reference) for reference in references)
+    plain = (_plain(reference) for reference in item.references)
     return any(words and f" {words} " in text for words in plain)
 
 
@@ -60,14 +66,17 @@ class AccuracyMeasure(PartsMeasure):
         """The recogniser, by its name."""
         return {"recognizer": None if self._transcripts is None else self._transcripts.name}
 
+    def applies(self, row: ReplyRow) -> bool:  # noqa: ARG002
+        """Whether it says anything of a reply: of each, as one that failed is wrong."""
+        return True
+
     def value(self, row: ReplyRow, item: EvalItem, folder: Path) -> dict[str, Any]:
         """Compare one reply with the item's references."""
         if not item.references:
             return {}
-        found: dict[str, Any] = {"text": is_right(row.text, item.references)}
+        found: dict[str, Any] = {"text": row.error is None and is_right(row.text, item)}
         if self._transcripts is not None and row.condition != "s2tif":
-            heard = self._transcripts.of(row, folder)
-            found["speech"] = is_right(heard, item.references)
+            found["speech"] = is_right(self._transcripts.of(row, folder), item)
         return found
 
     def parts(self, row: ReplyRow, item: EvalItem, value: Mapping[str, Any]) -> Parts:  # noqa: ARG002

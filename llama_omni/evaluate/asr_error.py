@@ -100,8 +100,8 @@ class AsrMeasure(PartsMeasure):
         return _missing_packages()
 
     def applies(self, row: ReplyRow) -> bool:
-        """Whether a reply has sound and text to compare."""
-        return row.error is None and row.audio is not None
+        """Whether a reply should have been heard; one without sound lacks all its words."""
+        return row.error is None and row.condition != "s2tif"
 
     def value(self, row: ReplyRow, item: EvalItem, folder: Path) -> dict[str, Any]:  # noqa: ARG002
         """Hear one reply and count."""

@@ -23,6 +23,7 @@ class EvalItem:
     id: str
     instruction: str  # as text; "" where it is unknown (a folder of recordings)
     references: tuple[str, ...] = ()  # right answers, any of which will do
+    match: Literal["same", "contains"] = "contains"  # what a reply must do with a reference
     category: str = ""  # the set's own grouping, such as the tiny domain's intents
 
 

@@ -8,24 +8,15 @@ from llama_omni.evaluate.records import EvalItem, ReplyRow
 from llama_omni.evaluate.scoring import Parts, PartsMeasure, Spec
 from llama_omni.metrics import count_words
 
-# Beginnings of refusals, in lower case and without punctuation: the tiny model's own sentence, and
-# those that instruction-tuned models begin with.
-_REFUSALS = (
-    "i am sorry i only know a few simple things",
-    "i am sorry but i can",
-    "im sorry but i can",
-    "sorry but i can",
-    "sorry i can",
-    "i am sorry i can",
-    "im sorry i can",
-    "i cannot",
-    "i cant",
-    "i am unable to",
-    "im unable to",
-    "i am not able to",
-    "im not able to",
-    "as an ai",
-    "as a language model",
+# How refusals begin, in lower case and without punctuation: the tiny model's own sentence, and what
+# instruction-tuned models say.
+_CANNOT = r"(cannot|cant|can not|do not|dont|am not able to|am unable to|wont|will not)"
+_REFUSAL = re.compile(
+    r"i am sorry i only know a few simple things"
+    rf"|(i am |im )?sorry (but )?(i|we) {_CANNOT}\b"
+    r"|i (cannot|cant|can not) (help|answer|do|give|provide|assist|create|write|say|tell|discuss)\b"
+    r"|(i am|im) (unable|not able) to\b"
+    r"|(as|i am just|im just|i am only|im only) an? (ai|artificial|language|large|voice)\b"
 )
 # What a voice stumbles over: markup, tables, code, brackets, links, other scripts than Latin.
 _UNSPEAKABLE = re.compile(r"[*#_`|<>\[\]{}\\^~]|https?://|[^\x00-\u024f\u2010-\u203a\u20ac]")
@@ -34,7 +25,7 @@ _UNSPEAKABLE = re.compile(r"[*#_`|<>\[\]{}\\^~]|https?://|[^\x00-\u024f\u2010-\u
 def is_refusal(text: str) -> bool:
     """Tell whether a reply declines to answer, by how it begins."""
     plain = " ".join(re.sub(r"[^\w\s]", "", text.lower()).split())
-    return plain.startswith(_REFUSALS)
+    return _REFUSAL.match(plain) is not None
 
 
 def is_unspeakable(text: str) -> bool:

@@ -78,6 +78,14 @@ def test_asr_rates_are_of_the_corpus_and_not_means(tmp_path):
     assert found["asr_wer"].count == 2
 
 
+def test_a_reply_without_sound_lacks_all_its_words(tmp_path):
+    silent = reply(tmp_path, text="three whole words", audio=None)
+    measure = AsrMeasure(Transcripts("fake", lambda: pytest.fail("nothing to hear")))
+    assert measure.applies(silent)
+    assert scores(measure, [silent], tmp_path)["asr_wer"].value == 100
+    assert not measure.applies(ReplyRow(item="q", condition="s2tif"))
+
+
 def test_a_sound_is_recognised_once_and_remembered(tmp_path):
     row = reply(tmp_path)
     first = Hears("it is seven")
@@ -166,7 +174,12 @@ def test_rates_count_failures_too(tmp_path):
 def test_refusals_and_what_cannot_be_spoken():
     assert is_refusal("I am sorry, I only know a few simple things.")
     assert is_refusal("I'm sorry, but I can't help.")
+    assert is_refusal("Sorry, I don't know.")
+    assert is_refusal("I can not do that.")
+    assert is_refusal("I'm just an AI.")
     assert not is_refusal("I am sorry to hear that.")
+    assert not is_refusal("I cannot wait to tell you about cats.")
+    assert not is_refusal("I am sorry I can be slow, but it is five.")
     assert is_unspeakable("1. **Bold**")
     assert is_unspeakable("See https://a.b")
     assert is_unspeakable("\u4f60\u597d")
@@ -186,7 +199,23 @@ def test_refusals_and_what_cannot_be_spoken():
     ],
 )
 def test_an_answer_holds_a_reference_as_whole_words(said, references, right):
-    assert is_right(said, references) is right
+    assert is_right(said, EvalItem(id="q", instruction="", references=references)) is right
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ("Cat is spelled C, A, T.", True),
+        ("cat is spelled c a t", True),
+        ("Cat is spelled C, T.", False),
+        ("Cat is spelled C, A, T. Dog is not.", False),
+        ("", False),
+    ],
+)
+def test_where_the_answer_is_one_sentence_all_its_words_count(said, right):
+    references = ("Cat is spelled C, A, T.",)
+    item = EvalItem(id="q", instruction="", references=references, match="same")
+    assert is_right(said, item) is right
 
 
 def test_accuracy_of_text_and_of_speech(tmp_path):
@@ -195,6 +224,9 @@ def test_accuracy_of_text_and_of_speech(tmp_path):
     found = scores(measure, rows, tmp_path)
     assert found["accuracy_text"].value == 50
     assert found["accuracy_speech"].value == 0
+    failed = [*rows, ReplyRow(item="q", condition="s2sif-10", error="timed out")]
+    found = scores(AccuracyMeasure(None), failed, tmp_path)
+    assert found["accuracy_text"].value == pytest.approx(100 / 3)  # no answer is a wrong one
     unheard = scores(AccuracyMeasure(None), rows, tmp_path)
     assert unheard.keys() == {"accuracy_text"}
     known = [(row, ITEM, {"text": i == 0}) for i, row in enumerate(rows)]

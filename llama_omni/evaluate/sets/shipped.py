@@ -39,6 +39,7 @@ class ShippedSet:
                 id=row["id"],
                 instruction=row["instruction"],
                 references=tuple(row["references"]),
+                match="same",  # one right sentence each, or the sentence that declines
                 category=row["category"],
             )
             for row in map(json.loads, lines)
