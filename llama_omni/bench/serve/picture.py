@@ -70,7 +70,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.set_xlabel("clients at once")
         axes.set_ylim(bottom=None if axes is waits else 0)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(
+            frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14)
+        )
     machine = result["machine"]
     title = f"{result['name']}, {machine['gpu'] or machine['cpu']}, {machine['cores']} cores"
     figure.suptitle(title)
