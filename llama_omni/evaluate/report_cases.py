@@ -1,15 +1,17 @@
 """The parts of a report that show single replies: the case study (Table 4) and what went wrong."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from os.path import relpath
 from pathlib import Path
 from typing import Any
 
 from llama_omni.evaluate.document import Cell, Sound, Table
-from llama_omni.evaluate.evaluated import Evaluated
+from llama_omni.evaluate.evaluated import Evaluated, Key
 from llama_omni.evaluate.records import EvalItem, ReplyRow
 from llama_omni.evaluate.report_tables import offline_condition
 
+SOUNDS = "sounds"  # folder of a report that is not beside its results
 _WORST = 10  # replies whose speech was recognised worst
 
 
@@ -39,30 +41,35 @@ def case_study(systems: Sequence[Evaluated], *, count: int, output: Path) -> Tab
 
 
 def failures(found: Evaluated, output: Path) -> Table:
-    """What went wrong, worst first: no reply, no text, no sound, cut, wrong, ill recognised."""
-    rows: list[tuple[str, ReplyRow, str]] = []
-    for row in found.rows.values():
-        wrong = _wrong(found, row)
-        if wrong:
-            rows.append((wrong, row, ""))
-    named = {row.key for _, row, _ in rows}
+    """What went wrong, an item and a kind a row: no reply, no text, no sound, cut, wrong.
+
+    Then the replies whose speech was recognised worst, ten at most.
+    """
+    wrong: dict[tuple[str, str], list[ReplyRow]] = {}
+    for condition in found.conditions:
+        for item in found.items:
+            row = found.rows.get((item, condition.name))
+            if row is not None and (kind := _wrong(found, row)):
+                wrong.setdefault((item, kind), []).append(row)
+    rows: list[list[Cell]] = []
+    for (item, kind), replies in wrong.items():
+        names = ", ".join(row.condition for row in replies)
+        last = replies[-1]
+        sound = _sound(found, last, output)
+        rows.append([kind, names, _instruction(found.items[item]), _said(last), sound])
+    named = {row.key for replies in wrong.values() for row in replies}
+    for key, said in _worst_heard(found):
+        if key not in named:
+            row = found.rows[key]
+            cells = [row.condition, _instruction(found.items[row.item]), f"recognised as: {said}"]
+            rows.append(["ill recognised", *cells, _sound(found, row, output)])
+    return Table(["what", "how asked", "instruction", "reply", "spoken"], rows, words=True)
+
+
+def _worst_heard(found: Evaluated) -> list[tuple[Key, str]]:
     heard = found.values.get("asr", {})
-    ranked = sorted(heard, key=lambda key: (-_errors(heard[key]), key))
-    for key in ranked[:_WORST]:
-        if _errors(heard[key]) > 0 and key not in named:
-            said = f"recognised as: {heard[key].get('heard', '')}"
-            rows.append(("ill recognised", found.rows[key], said))
-    cells: list[list[Cell]] = [
-        [
-            kind,
-            row.condition,
-            _instruction(found.items[row.item]),
-            note or _said(row),
-            _sound(found, row, output),
-        ]
-        for kind, row, note in rows
-    ]
-    return Table(["what", "how asked", "instruction", "reply", "spoken"], cells, words=True)
+    ranked = sorted(heard, key=lambda key: (-_errors(heard[key]), key))[:_WORST]
+    return [(key, str(heard[key].get("heard", ""))) for key in ranked if _errors(heard[key]) > 0]
 
 
 def _wrong(found: Evaluated, row: ReplyRow) -> str:
@@ -114,13 +121,20 @@ def _said(row: ReplyRow | None) -> str:
 def _sound(found: Evaluated, row: ReplyRow | None, output: Path) -> Cell:
     if row is None or row.audio is None:
         return "-"
-    return Sound(_link(found.folder / row.audio, output), f"{found.system} answers {row.item}")
+    return Sound(_link(found, row.audio, output), f"{found.system} answers {row.item}")
 
 
 def _question(found: Evaluated, item: str, output: Path) -> Cell:
-    file = found.questions.get(item)
-    return Sound(_link(found.folder / file, output), f"question {item}") if file else "-"
+    name = found.questions.get(item)
+    return Sound(_link(found, name, output), f"question {item}") if name else "-"
 
 
-def _link(file: Path, output: Path) -> str:
+def _link(found: Evaluated, name: str, output: Path) -> str:
+    """Return a link to a sound; a report elsewhere gets a copy, so that it can be moved."""
+    file = found.folder / name
+    if output.resolve() != found.folder.resolve() and file.is_file():
+        copy = output / SOUNDS / f"{found.folder.resolve().name}-{name.replace('/', '-')}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        file = copy
     return Path(relpath(file, output)).as_posix()

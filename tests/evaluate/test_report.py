@@ -55,7 +55,8 @@ def test_markdown_escapes_and_names_what_is_absent_and_what_failed(folder, repor
     assert r"It is paris \| \<b\>." in text
     assert "utmos: no weights; give --utmos FILE" in text
     assert "| no reply | s2tif | What is seven? | (timed out) | - |" in text
-    assert "| wrong answer | s2sif-10 | What is blue? |" in text
+    asked = "s2tif, s2sif-10, s2sif-40, s2sif-inf"
+    assert f"| wrong answer | {asked} | What is blue? |" in text
     assert "recognised as: bears" in text
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (folder / link).is_file(), link
@@ -100,8 +101,10 @@ def test_two_systems_stand_side_by_side(tmp_path, folder):
     assert "| embedded | 6.0 |" in text
     assert "| other | 11.0 |" in text
     assert "| instruction | asked | embedded | spoken | other | spoken |" in text
+    (tmp_path / "both").rename(tmp_path / "moved")
     for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (tmp_path / "both" / link).is_file(), link
+        assert (tmp_path / "moved" / link).is_file(), link
+        assert not link.startswith("..")
 
 
 def test_systems_of_other_sets_are_refused(tmp_path, folder):
