@@ -111,6 +111,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.set(title=title, ylabel=unit, xlabel="conversations at once")
         axes.grid(axis="y", alpha=0.3)
         axes.margins(y=0.1)
+        axes.set_ylim(bottom=0)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
     machine = result["machine"]
