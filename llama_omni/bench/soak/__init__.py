@@ -74,22 +74,28 @@ async def _soak(settings: SoakSettings, question: Path) -> dict[str, Any]:
     ledger, samples = Ledger(), []
     await server.start()
     try:
+
+        async def visit(random: Random) -> None:
+            visitor = Visitor(
+                f"{server.url.replace('http', 'ws', 1)}/v1/realtime",
+                ledger,
+                random,
+                written=written,
+                spoken=spoken,
+                patience_s=settings.patience_s,
+            )
+            await visitor.run()
+
+        # What the first visit loads (the detector, pools of threads) stays for all the others.
+        await visit(Random(f"{settings.seed}/first"))
+        empty_before = await _empty(server, time.monotonic(), settings.patience_s)
         began = time.monotonic()
-        empty_before = await _sample(server, began)
 
         async def seat(number: int) -> None:
             """Let one visitor after the other come."""
             random = Random(f"{settings.seed}/{number}")
             while time.monotonic() - began < settings.seconds:
-                visitor = Visitor(
-                    f"{server.url.replace('http', 'ws', 1)}/v1/realtime",
-                    ledger,
-                    random,
-                    written=written,
-                    spoken=spoken,
-                    patience_s=settings.patience_s,
-                )
-                await visitor.run()
+                await visit(random)
                 await asyncio.sleep(random.uniform(0.0, 2.0))
 
         async def watch() -> None:

@@ -95,6 +95,8 @@ def _growth(
     then, now = median(early), median(late)
     if what == "rss":
         found = f"{then / 2**20:.1f} MiB, then {now / 2**20:.1f} MiB ({now / then - 1:+.1%})"
+        fourth = median(one[process][what] for one in tenth(samples, 4, settings.seconds))
+        found += f"; from the fourth on {now / fourth - 1:+.1%}"
     else:
         found = f"{then:g}, then {now:g}"
     return _rule(rule, found, now <= (1 + most) * then)
