@@ -52,6 +52,11 @@ class JudgeMeasure(PartsMeasure):
         }
 
     @property
+    def parallel(self) -> int:
+        """As many replies at a time as the endpoint is asked from."""
+        return 1 if self._judge is None else self._judge.options.chat.concurrency
+
+    @property
     def missing(self) -> str | None:
         """Which judge or package is not there."""
         if self._judge is None:

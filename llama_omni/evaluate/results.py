@@ -38,7 +38,7 @@ class Results:
 
     Raises:
         InputError: the folder belongs to another run, or to none.
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or another run is filling it.
     """
 
     def __init__(
@@ -54,15 +54,12 @@ class Results:
         run = {**run, "set": known}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._begin(run, items)
+            self._check_ours()  # before anything is written or cleared away in it
+            with self.alone():
+                self._begin(run, items)
+                self.rows = self._earlier({item.id for item in items})
         except OSError as error:
             raise OutputError(f"{folder} must be writable, got: {error.strerror}") from error
-        wanted = {item.id for item in items}
-        rows = [ReplyRow.from_json(line) for line in read_lines(folder / REPLIES, mend=True)]
-        # A reply that failed is asked for again.
-        self.rows = {row.key: row for row in rows if row.item in wanted and row.error is None}
-        if len(self.rows) < len(rows):
-            _write_whole(folder / REPLIES, _dumped(row.to_json() for row in self.rows.values()))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -112,15 +109,28 @@ class Results:
     def _question(self, item: EvalItem) -> str:
         return f"questions/{self.names[item.id]}.flac"
 
+    def _check_ours(self) -> None:
+        if (self.folder / RUN).is_file():
+            return
+        # Killed before run.json was whole, a run leaves its items and parts of files.
+        if any(path.name not in (ITEMS, _LOCK) for path in _visible(self.folder)):
+            raise InputError(
+                f"{self.folder} must be a new folder or one of an earlier evaluation, "
+                "got one with other files in it"
+            )
+
+    def _earlier(self, wanted: set[str]) -> dict[tuple[str, str], ReplyRow]:
+        """Read the replies of an earlier run; one that failed is asked for again."""
+        file = self.folder / REPLIES
+        rows = [ReplyRow.from_json(line) for line in read_lines(file, mend=True)]
+        good = {row.key: row for row in rows if row.item in wanted and row.error is None}
+        if len(good) < len(rows):
+            _write_whole(file, _dumped(row.to_json() for row in good.values()))
+        return good
+
     def _begin(self, run: Mapping[str, Any], items: Sequence[EvalItem]) -> None:
         file = self.folder / RUN
         if not file.is_file():
-            # Killed before run.json was whole, a run leaves its items and parts of files.
-            if any(path.name not in (ITEMS, _LOCK) for path in _visible(self.folder)):
-                raise InputError(
-                    f"{self.folder} must be a new folder or one of an earlier evaluation, "
-                    "got one with other files in it"
-                )
             conditions = run.get("conditions", [])
         else:
             earlier = read_run(self.folder)
@@ -149,6 +159,12 @@ def read_run(folder: Path) -> dict[str, Any]:
         InputError: it is none.
     """
     return read_object(folder / RUN)
+
+
+def digest(value: Any) -> str:
+    """Return a short hash of what `json.dumps` takes."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_object(file: Path) -> dict[str, Any]:
