@@ -5,12 +5,23 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from llama_omni.evaluate.document import Cell, Sound, Table
+from llama_omni.evaluate.document import Block, Bullets, Cell, Paragraph, Sound, Table
 from llama_omni.evaluate.evaluated import Evaluated
-from llama_omni.evaluate.records import EvalItem, ReplyRow
+from llama_omni.evaluate.records import UNASKED, EvalItem, ReplyRow
 from llama_omni.evaluate.report_tables import offline_condition
 
 _WORST = 10  # replies whose speech was recognised worst
+_SHOWN = 25  # of each kind of failure: sounds are inside the page, which must stay small
+_KINDS = (
+    "not asked",
+    "no reply",
+    "no text",
+    "no sound",
+    "cut",
+    "wrong answer",
+    "wrong in speech",
+    "ill recognised",
+)  # worst first
 
 
 def case_study(systems: Sequence[Evaluated], *, count: int, output: Path) -> Table:
@@ -38,8 +49,8 @@ def case_study(systems: Sequence[Evaluated], *, count: int, output: Path) -> Tab
     return Table(header, rows, words=True)
 
 
-def failures(found: Evaluated, output: Path) -> Table:
-    """What went wrong, worst first: no reply, no text, no sound, cut, wrong, ill recognised."""
+def failures(found: Evaluated, output: Path) -> list[Block]:
+    """What went wrong, worst first: how often, and the first of each kind with their sounds."""
     rows: list[tuple[str, ReplyRow, str]] = []
     for row in found.rows.values():
         wrong = _wrong(found, row)
@@ -50,8 +61,12 @@ def failures(found: Evaluated, output: Path) -> Table:
     ranked = sorted(heard, key=lambda key: (-_errors(heard[key]), key))
     for key in ranked[:_WORST]:
         if _errors(heard[key]) > 0 and key not in named:
-            said = f"recognised as: {heard[key].get('heard', '')}"
+            said = f"{found.rows[key].text} - recognised as: {heard[key].get('heard', '')}"
             rows.append(("ill recognised", found.rows[key], said))
+    if not rows:
+        return [Paragraph("None was found.")]
+    kinds = {kind: [one for one in rows if one[0] == kind] for kind in _KINDS}
+    shown = [one for ones in kinds.values() for one in ones[:_SHOWN]]
     cells: list[list[Cell]] = [
         [
             kind,
@@ -60,15 +75,22 @@ def failures(found: Evaluated, output: Path) -> Table:
             note or _said(row),
             _sound(found, row, output),
         ]
-        for kind, row, note in rows
+        for kind, row, note in shown
     ]
-    return Table(["what", "how asked", "instruction", "reply", "spoken"], cells, words=True)
+    header = ["what", "how asked", "instruction", "reply", "spoken"]
+    counts: list[tuple[str, str]] = []
+    for kind, ones in kinds.items():
+        if ones:
+            less = f", the first {_SHOWN} below" if len(ones) > _SHOWN else ""
+            of = f"the {_WORST} worst" if kind == _KINDS[-1] else f"of {len(found.rows)} replies"
+            counts.append((kind, f"{len(ones)} ({of}){less}"))
+    return [Bullets(counts), Table(header, cells, words=True)]
 
 
 def _wrong(found: Evaluated, row: ReplyRow) -> str:
     """Say in a word or two what is wrong with a reply; "" where nothing is known to be."""
     if row.error is not None:
-        return "no reply"
+        return "not asked" if row.finish_reason == UNASKED else "no reply"
     if not row.text.strip():
         return "no text"
     if row.condition != "s2tif" and row.audio is None:
@@ -76,7 +98,9 @@ def _wrong(found: Evaluated, row: ReplyRow) -> str:
     if row.finish_reason == "length":
         return "cut"
     right: Mapping[str, Any] = found.values.get("accuracy", {}).get(row.key, {})
-    return "wrong answer" if right.get("text") is False else ""
+    if right.get("text") is False:
+        return "wrong answer"
+    return "wrong in speech" if right.get("speech") is False else ""
 
 
 def _errors(value: Mapping[str, Any]) -> float:

@@ -50,6 +50,7 @@ class Results:
     ) -> None:
         self.folder, self._set = folder, test_set
         self.names = file_names(items)
+        self._questions: set[str] = set()  # whose sounds are kept
         known = {"name": test_set.name, "notes": [*test_set.notes], "fingerprint": _hash(items)}
         run = {**run, "set": known}
         try:
@@ -90,8 +91,9 @@ class Results:
     def keep_question(self, item: EvalItem, sound: Audio) -> None:
         """Keep the sound of a question, for those who listen to the report."""
         file = self.folder / self._question(item)
-        if not file.is_file():
+        if item.id not in self._questions:
             self._save(file, sound, audio.SAMPLE_RATE)
+            self._questions.add(item.id)
 
     def keep_sound(self, item: EvalItem, condition: str, sound: Audio, rate: int) -> str:
         """Keep the sound of a reply; return its file's name relative to the folder."""
@@ -130,7 +132,8 @@ class Results:
 
     def _begin(self, run: Mapping[str, Any], items: Sequence[EvalItem]) -> None:
         file = self.folder / RUN
-        if not file.is_file():
+        if not file.is_file() or not (self.folder / REPLIES).is_file():
+            # What was never answered binds nobody: a name may be mended in the same folder.
             conditions = run.get("conditions", [])
         else:
             earlier = read_run(self.folder)
