@@ -116,7 +116,7 @@ def _values(
     how = None if settings is None else digest(settings)
     found: dict[Key, Mapping[str, Any]] = {}
     for line in read_lines(file):
-        key = line.get("item"), line.get("condition")
+        key = str(line.get("item")), str(line.get("condition"))
         if key not in replies or line.get("reply", replies[key]) != replies[key]:
             continue
         if how is None or line.get("with", how) == how:
