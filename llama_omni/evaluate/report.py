@@ -159,5 +159,7 @@ _TABLE_2 = (
     "over items. The paper's rows were measured on one L40 with the 8B model, on its own set. "
     f"{V1_STREAMING}. GPT-4o's {GPT_4O_LATENCY_MS:.0f} ms are quoted by the paper, not measured."
 )
-_CATEGORIES = "Per cent right, and of how many: in text, and as recognised in the speech."
+_CATEGORIES = (
+    "Per cent right in text, and as recognised in the speech; in brackets of how many replies."
+)
 _TABLE_3 = "Seconds from the complete question to the complete reply."

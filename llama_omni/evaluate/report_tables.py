@@ -133,7 +133,7 @@ def categories(found: Evaluated) -> Table:
     rows: list[list[Cell]] = []
     for name in names:
         there = [rates.get(name) for rates in columns]
-        cells = [_NONE if one is None else f"{100 * one[0]:.0f} of {one[1]}" for one in there]
+        cells = [_NONE if one is None else f"{100 * one[0]:.0f} ({one[1]})" for one in there]
         rows.append([name or "(none)", *cells])
     return Table(header, rows)
 

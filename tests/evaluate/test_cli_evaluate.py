@@ -65,7 +65,7 @@ def test_a_set_is_asked_measured_and_reported(tmp_path, system, recordings, caps
     assert system.asked == 1 + 6
     text = (out / "report.md").read_text()
     assert "Right answers of embedded by category" in text
-    assert "| even | 100 of 2 | 100 of 2 |" in text
+    assert "| even | 100 (2) | 100 (2) |" in text
     assert str(tmp_path) not in (out / "run.json").read_text()
     assert run(recordings, out) == 0
     assert system.asked == 7  # nothing was left to ask
