@@ -1,5 +1,7 @@
 """`llama-omni evaluate`: a system through the paper's tables, and two systems compared."""
 
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +40,10 @@ from llama_omni.interfaces import Reply, ReplyOptions, Turn
 
 if TYPE_CHECKING:
     from llama_omni.evaluate.records import Condition
+
+
+# An absolute path, alone or after the name of a set, a system or an option.
+_FOLDERS = re.compile(r"(^|[:=])/(?!/)(?:[^:=]*/)?([^/:=]+)/?$")
 
 
 class _RunByDefault(TyperGroup):
@@ -333,8 +339,8 @@ def _machine(device: str, dtype: str) -> dict[str, Any]:
 
 def _command() -> str:
     """Return the command as it was given, without the folders of this machine."""
-    words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
-    return " ".join(["llama-omni", *words])
+    words = [_FOLDERS.sub(r"\1\2", word) for word in sys.argv[1:]]
+    return shlex.join(["llama-omni", *words])
 
 
 @contextmanager

@@ -43,11 +43,23 @@ class WhisperRecognizer:
         try:
             self._processor: Any = AutoProcessor.from_pretrained(model)
             found: Any = WhisperForConditionalGeneration.from_pretrained(model, dtype=dtype)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{model} must be a Whisper model, got: {error}") from error
+        # A folder of another kind fails in any of these ways, at whatever it lacks first.
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{model} must be a Whisper model, a folder or a hub id, got: {why}"
+            ) from error
+        if found.config.model_type != "whisper" or not hasattr(self._processor, "tokenizer"):
+            raise InputError(f"{model} must be a Whisper model, got a {found.config.model_type}")
         self._model = found.to(self._device).eval()
         self._dtype = dtype
-        many = bool(getattr(self._model.generation_config, "is_multilingual", True))
+        settings = self._model.generation_config
+        if getattr(settings, "no_timestamps_token_id", None) is None:
+            raise InputError(
+                f"{model} must hold a generation_config.json with Whisper's tokens, got none; "
+                "take that of a newer copy"
+            )
+        many = bool(getattr(settings, "is_multilingual", True))
         self._options = {"language": language, "task": "transcribe"} if many else {}
 
     def transcribe(self, audio: Audio) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_omni.evaluate.asr_error import normalise
 from llama_omni.evaluate.intervals import ratio
-from llama_omni.evaluate.records import EvalItem, ReplyRow
+from llama_omni.evaluate.records import UNASKED, EvalItem, ReplyRow
 from llama_omni.evaluate.scoring import Known, Parts, PartsMeasure, Spec
 from llama_omni.evaluate.transcripts import Transcripts
 from llama_omni.metrics import spoken_words
@@ -46,7 +46,7 @@ def by_category(rows: Sequence[Known], part: str) -> dict[str, tuple[float, int]
 
 
 class AccuracyMeasure(PartsMeasure):
-    """Right answers, written and spoken.
+    """Right answers, written and spoken. A reply that failed is a wrong one.
 
     Args:
         transcripts: what is heard in the replies; None: speech is not judged.
@@ -66,9 +66,9 @@ class AccuracyMeasure(PartsMeasure):
         """The recogniser, by its name."""
         return {"recognizer": None if self._transcripts is None else self._transcripts.name}
 
-    def applies(self, row: ReplyRow) -> bool:  # noqa: ARG002
-        """Whether it says anything of a reply: of each, as one that failed is wrong."""
-        return True
+    def applies(self, row: ReplyRow) -> bool:
+        """Whether the question was put: a system that fails has no right answer."""
+        return row.finish_reason != UNASKED
 
     def value(self, row: ReplyRow, item: EvalItem, folder: Path) -> dict[str, Any]:
         """Compare one reply with the item's references."""

@@ -40,8 +40,8 @@ class Compared:
 def compare(before: Path, after: Path, output: Path, *, seed: int = 0) -> Path:
     """Compare two results folders, and write `compare.md`, `compare.html` and `compare.json`.
 
-    Only items that both systems answered under the same condition count, and only scores that were
-    measured of both in the same way.
+    Only items that both systems were asked under the same condition count, and only scores that
+    were measured of both in the same way: with the same recogniser, judge or model.
 
     Args:
         before: the first system's.
@@ -60,15 +60,17 @@ def compare(before: Path, after: Path, output: Path, *, seed: int = 0) -> Path:
     shared = [item for item in first.items if first.items[item] == second.items.get(item)]
     if not shared:
         raise InputError(f"{before} and {after} must have items in common, got none")
+    unlike = _unlike(first, second)
     found = [
         one
         for name in MEASURES
+        if name not in unlike
         for one in _compared(name, first, second, shared, seed)
     ]  # fmt: skip
     if not found:
         raise InputError(f"{before} and {after} must have a condition in common, got none")
     title = f"{second.system} against {first.system}"
-    blocks = _blocks(title, first, second, found, len(shared))
+    blocks = _blocks(title, first, second, found, len(shared), unlike)
     lines = [
         {
             "score": one.spec.name,
@@ -89,6 +91,17 @@ def compare(before: Path, after: Path, output: Path, *, seed: int = 0) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write the comparison to {output}: {error.strerror}") from error
     return output / "compare.html"
+
+
+def _unlike(first: Evaluated, second: Evaluated) -> list[str]:
+    """Return the measures that were made of both, with other settings."""
+    return [
+        name
+        for name in MEASURES
+        if name in first.settings
+        and name in second.settings
+        and first.settings[name] != second.settings[name]
+    ]
 
 
 def _compared(
@@ -145,7 +158,12 @@ def _parts(
 
 
 def _blocks(
-    title: str, first: Evaluated, second: Evaluated, found: Sequence[Compared], count: int
+    title: str,
+    first: Evaluated,
+    second: Evaluated,
+    found: Sequence[Compared],
+    count: int,
+    unlike: Sequence[str],
 ) -> list[Block]:
     rows = [
         [
@@ -161,6 +179,9 @@ def _blocks(
     ]
     header = ["score", "how asked", first.system, second.system, "difference", "p", "verdict"]
     facts = [("First", first.system), ("Second", second.system), ("Items in common", str(count))]
+    if unlike:
+        said = "measured of the two with other settings; measure both again with the same"
+        facts.append(("Not compared", f"{', '.join(unlike)}: {said}"))
     return [
         Heading(title, 1),
         Paragraph(_INTRODUCTION.format(count=len(found))),
@@ -170,7 +191,7 @@ def _blocks(
 
 
 _INTRODUCTION = (
-    "Second less first, over the items that both answered. In brackets: 95 % paired bootstrap "
+    "Second less first, over the items that both were asked. In brackets: 95 % paired bootstrap "
     "intervals. p: two-sided paired permutation test, each score by itself; with {count} of them, "
     "one in twenty of those that do not differ is below .05 by chance."
 )

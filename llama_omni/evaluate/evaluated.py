@@ -1,15 +1,17 @@
 """A results folder read back, for reports and comparisons."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from llama_omni.errors import InputError
 from llama_omni.evaluate.records import Condition, EvalItem, ReplyRow, Score
 from llama_omni.evaluate.results import (
     ITEMS,
     REPLIES,
     SCORES,
+    digest,
     read_lines,
     read_object,
     read_run,
@@ -27,7 +29,8 @@ class Evaluated:
     items: Mapping[str, EvalItem]
     questions: Mapping[str, str]  # by item: its sound, relative to the folder
     rows: Mapping[Key, ReplyRow]
-    values: Mapping[str, Mapping[Key, Mapping[str, Any]]]  # by measure
+    values: Mapping[str, Mapping[Key, Mapping[str, Any]]]  # by measure, of these replies alone
+    settings: Mapping[str, Mapping[str, Any]]  # what each measure measured with
     scores: tuple[Score, ...]
 
     @property
@@ -48,6 +51,11 @@ class Evaluated:
             if (one.name, one.condition) == (name, condition):
                 return one
         return None
+
+
+def reply_digest(row: ReplyRow, item: EvalItem) -> str:
+    """Return the hash of all that a value depends on, but for its measure's settings."""
+    return digest([row.to_json(), asdict(item)])
 
 
 def read_evaluated(folder: Path, *, scored: bool = True) -> Evaluated:
@@ -76,16 +84,19 @@ def read_evaluated(folder: Path, *, scored: bool = True) -> Evaluated:
         for item in items
         if (item, name) in found
     }
+    there = (folder / SCORES).is_file()
+    if scored and not there:
+        raise InputError(
+            f"{folder} has not been measured yet: `llama-omni evaluate measure {folder}` does that"
+        )
+    measured = read_object(folder / SCORES) if there else {}
+    settings = measured.get("settings", {})
+    replies = {key: reply_digest(row, items[key[0]]) for key, row in rows.items()}
     values = {
-        file.stem: {
-            (line["item"], line["condition"]): line["value"]
-            for line in read_lines(file)
-            if "item" in line and (line["item"], line["condition"]) in rows
-        }
+        file.stem: _values(file, replies, settings.get(file.stem))
         for file in sorted((folder / "measures").glob("*.jsonl"))
     }
-    lines = read_object(folder / SCORES).get("scores", ()) if scored else ()
-    scores = tuple(_pick(Score, line) for line in lines)
+    scores = tuple(_pick(Score, line) for line in measured.get("scores", ()) if scored)
     return Evaluated(
         folder=folder,
         run=run,
@@ -93,8 +104,24 @@ def read_evaluated(folder: Path, *, scored: bool = True) -> Evaluated:
         questions=questions,
         rows=rows,
         values=values,
+        settings=settings,
         scores=scores,
     )
+
+
+def _values(
+    file: Path, replies: Mapping[Key, str], settings: Mapping[str, Any] | None
+) -> dict[Key, Mapping[str, Any]]:
+    """Read what a measure last said of replies that are still the same, by its last settings."""
+    how = None if settings is None else digest(settings)
+    found: dict[Key, Mapping[str, Any]] = {}
+    for line in read_lines(file):
+        key = str(line.get("item")), str(line.get("condition"))
+        if key not in replies or line.get("reply", replies[key]) != replies[key]:
+            continue
+        if how is None or line.get("with", how) == how:
+            found[key] = line["value"]
+    return found
 
 
 def _pick(kind: Any, line: Mapping[str, Any]) -> Any:

@@ -3,8 +3,9 @@
 Every function takes one row per item; items are what is drawn, as they alone are independent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def ratio(parts: Parts) -> float | None:
 def ratio_interval(parts: Parts, *, seed: int) -> tuple[float, float] | None:
     """Return the bootstrap interval of a ratio; None where no resample has a denominator."""
     table = _table(parts)
-    found = np.concatenate([_ratios(table[rows].sum(1)) for rows in _draws(len(table), seed)])
+    found = np.concatenate([_ratios(counts @ table) for counts in _counts(len(table), seed)])
     return _between(found)
 
 
@@ -72,16 +73,20 @@ def paired_difference(before: Parts, after: Parts, *, seed: int) -> Difference:
     if not totals[:, 1].all():
         raise InputError("a comparison needs something to divide by in both systems, got nothing")
     value = _differences(totals[None])[0]
-    drawn = [_differences(both[rows].sum(1)) for rows in _draws(len(both), seed)]
+    drawn = [
+        _differences((counts @ both.reshape(len(both), 4)).reshape(-1, 2, 2))
+        for counts in _counts(len(both), seed)
+    ]
     interval = _between(np.concatenate(drawn))
     low, high = interval if interval is not None else (value, value)
     as_large = swaps = 0
     coins = np.random.default_rng(seed + 1)
     for size in _sizes():
-        flips = coins.integers(0, 2, (size, len(both))).astype(bool)
-        kept = np.where(flips[:, :, None, None], both[None, :, ::-1], both[None])
-        found = _differences(kept.sum(1))
-        as_large += int((np.abs(found) >= abs(value) - 1e-12).sum())
+        flips = coins.integers(0, 2, (size, len(both))).astype(np.float64)
+        moved = flips @ (second - first)  # (resamples, parts): from the second system to the first
+        found = _differences(np.stack([totals[0] + moved, totals[1] - moved], 1))
+        # What cannot be divided counts as large, and so does what differs by rounding alone.
+        as_large += size - int((np.abs(found) < abs(value) * (1 - 1e-9) - 1e-12).sum())
         swaps += size
     p = (as_large + 1) / (swaps + 1)
     return Difference(value=float(value), low=low, high=high, p=p, count=len(both))
@@ -97,9 +102,24 @@ def _sizes() -> list[int]:
     return [min(_ROWS, RESAMPLES - begun) for begun in range(0, RESAMPLES, _ROWS)]
 
 
-def _draws(count: int, seed: int) -> list[NDArray[np.int64]]:
+def _draws(count: int, seed: int) -> Iterator[NDArray[np.int64]]:
     chance = np.random.default_rng(seed)
-    return [chance.integers(0, count, (size, count)) for size in _sizes()]
+    for size in _sizes():
+        yield chance.integers(0, count, (size, count))
+
+
+def _counts(count: int, seed: int) -> Iterator[Numbers]:
+    """Yield how often each item is drawn in each resample; the same for all scores of a table."""
+    for counts in _drawn(count, seed):
+        yield counts.astype(np.float64)
+
+
+@lru_cache(maxsize=2)
+def _drawn(count: int, seed: int) -> tuple[NDArray[np.uint8], ...]:
+    return tuple(
+        np.stack([np.bincount(row, minlength=count) for row in rows]).astype(np.uint8)
+        for rows in _draws(count, seed)
+    )
 
 
 def _ratios(sums: Numbers) -> Numbers:

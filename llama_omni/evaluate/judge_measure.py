@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_omni.backends.chat_options import ChatUsage
 from llama_omni.errors import MissingExtraError
-from llama_omni.evaluate.judge import ASPECTS, Grades, Judge
+from llama_omni.evaluate.judge import ASPECTS, GRADES, Grades, Judge
 from llama_omni.evaluate.records import Condition, EvalItem, ReplyRow, Score
 from llama_omni.evaluate.scoring import Parts, PartsMeasure, Spec
 from llama_omni.evaluate.transcripts import Transcripts
@@ -50,6 +50,14 @@ class JudgeMeasure(PartsMeasure):
             "judge": None if self._judge is None else self._judge.settings,
             "recognizer": None if self._transcripts is None else self._transcripts.name,
         }
+
+    @property
+    def parallel(self) -> int:
+        """As many replies as keep the endpoint busy: each of them asks for several grades."""
+        if self._judge is None:
+            return 1
+        options = self._judge.options
+        return max(1, options.chat.concurrency // (len(GRADES) * options.samples))
 
     @property
     def missing(self) -> str | None:

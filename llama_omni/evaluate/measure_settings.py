@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llama_omni.evaluate.judge import Judge
 from llama_omni.evaluate.quality_model import QualityModel
+from llama_omni.evaluate.transcripts import Transcripts
 from llama_omni.interfaces import Recognizer, Synthesizer
 
 
@@ -17,6 +18,7 @@ class MeasureSettings:
 
     asr: str = ""  # the recogniser's name
     open_recognizer: Callable[[str], Recognizer] | None = None  # from its name
+    transcripts: Transcripts | None = None  # by that recogniser, shared; None: made from the above
     control_voice: str = ""  # says the replies' texts, as the recogniser's own control
     open_synthesizer: Callable[[str], Synthesizer] | None = None  # from the voice's program
     utmos: Callable[[], QualityModel] | None = None

@@ -1,6 +1,7 @@
 """The measures by their names."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from llama_omni.errors import ConfigError
@@ -16,6 +17,8 @@ from llama_omni.evaluate.transcripts import Transcripts
 
 
 def _transcripts(settings: MeasureSettings) -> Transcripts | None:
+    if settings.transcripts is not None:
+        return settings.transcripts
     if not settings.asr or settings.open_recognizer is None:
         return None
     return Transcripts(settings.asr, partial(settings.open_recognizer, settings.asr))
@@ -23,8 +26,9 @@ def _transcripts(settings: MeasureSettings) -> Transcripts | None:
 
 def _control(settings: MeasureSettings) -> AsrControlMeasure:
     recognizer = voice = None
-    if settings.asr and settings.open_recognizer is not None:
-        recognizer = settings.asr, partial(settings.open_recognizer, settings.asr)
+    transcripts = _transcripts(settings)
+    if transcripts is not None:
+        recognizer = transcripts.name, lambda: transcripts.recognizer
     if settings.control_voice and settings.open_synthesizer is not None:
         program = settings.control_voice.partition(":")[0]
         voice = settings.control_voice, partial(settings.open_synthesizer, program)
@@ -52,4 +56,6 @@ def make_measures(names: Sequence[str], settings: MeasureSettings) -> list[Measu
     for name in names:
         if name not in MEASURES:
             raise ConfigError(f"--metrics must be of {', '.join(MEASURES)}, got {name!r}")
+    # One recogniser for all measures: a large one would not fit into memory three times.
+    settings = replace(settings, transcripts=_transcripts(settings))
     return [make(settings) for name, make in MEASURES.items() if name in names]

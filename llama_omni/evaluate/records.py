@@ -14,6 +14,7 @@ from llama_omni.interfaces import Audio, Timings
 
 Mode = Literal["s2tif", "s2sif"]  # instructions by voice, answered in text; in speech as well
 MODES: tuple[Mode, ...] = ("s2tif", "s2sif")
+UNASKED = "unasked"  # the `finish_reason` of a question whose own sound could not be read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +99,7 @@ class ReplyRow:
     duration_s: float = 0.0  # of the sound
     question_s: float = 0.0
     lagging_words: int | None = None
-    finish_reason: str = "stop"  # or "length", "cancelled", "failed"
+    finish_reason: str = "stop"  # or "length", "cancelled", "failed", `UNASKED`
     error: str | None = None  # why there is no reply
     timings: Mapping[str, float | None] = field(default_factory=dict)  # fields of `Timings`
     batch: int = 1  # how many were asked at a time
@@ -165,6 +166,11 @@ class Measure(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]:
         """What its values depend on beside the reply: models, prompts, seeds."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """How many replies may be measured at a time, from as many threads."""
         ...
 
     @property

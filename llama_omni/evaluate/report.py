@@ -19,10 +19,17 @@ from llama_omni.evaluate.document import (
 )
 from llama_omni.evaluate.evaluated import Evaluated, read_evaluated
 from llama_omni.evaluate.page import page
-from llama_omni.evaluate.published import V1_STREAMING
+from llama_omni.evaluate.published import GPT_4O_LATENCY_MS, V1_STREAMING
 from llama_omni.evaluate.report_cases import case_study, failures
 from llama_omni.evaluate.report_plot import plot_trade_off
-from llama_omni.evaluate.report_tables import absent, all_scores, table_1, table_2, table_3
+from llama_omni.evaluate.report_tables import (
+    absent,
+    all_scores,
+    categories,
+    table_1,
+    table_2,
+    table_3,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +92,17 @@ def _blocks(systems: Sequence[Evaluated], output: Path, title: str) -> list[Bloc
     cases = case_study(systems, count=CASES, output=output)
     blocks += [Heading("Table 4: cases"), cases]
     for found in systems:
+        table = categories(found)
+        if table.rows:
+            blocks += [Heading(f"Right answers of {found.system} by category")]
+            blocks += [Paragraph(_CATEGORIES), table]
+    for found in systems:
         blocks += [Heading(f"All scores of {found.system}"), all_scores(found)]
     missing = absent(systems)
     if missing:
         blocks += [Heading("Not measured"), Bullets(missing)]
     for found in systems:
-        wrong = failures(found, output)
-        said = wrong if wrong.rows else Paragraph("None was found.")
-        blocks += [Heading(f"Failures of {found.system}"), said]
+        blocks += [Heading(f"Failures of {found.system}"), *failures(found, output)]
     return blocks
 
 
@@ -113,6 +123,7 @@ def _facts(found: Evaluated) -> list[tuple[str, str]]:
     lines = [
         ("System", found.system),
         ("Set", f"{_set(found).get('name', '')}, {len(found.items)} items"),
+        ("Asked at a time", _together(found)),
         ("Command", str(run.get("command", ""))),
         ("Hardware", str(machine.get("gpu") or machine.get("cpu") or "")),
         ("Versions", ", ".join(f"{name} {value}" for name, value in versions.items() if value)),
@@ -122,13 +133,20 @@ def _facts(found: Evaluated) -> list[tuple[str, str]]:
     return [(name, text) for name, text in lines if text] + notes
 
 
+def _together(found: Evaluated) -> str:
+    """Say how many were asked at a time, where times are other than those of one alone."""
+    most = max((row.batch for row in found.rows.values()), default=1)
+    return "" if most < 2 else f"{most}; times hold the wait for each other, so are no latencies"
+
+
 def _set(found: Evaluated) -> Mapping[str, Any]:
     said = found.run.get("set")
     return said if isinstance(said, Mapping) else {"name": str(said or "")}
 
 
 _INTRODUCTION = (
-    "In brackets: 95 % bootstrap intervals over items. Rows marked as the paper's are quoted, and "
+    "In brackets: 95 % bootstrap intervals over items; one without width says that all items here "
+    "agree, not that others would. Rows marked as the paper's are quoted, and "
     "were measured by its authors with their models, judges and machines: on another set or with "
     "another judge they are no comparison."
 )
@@ -137,7 +155,11 @@ _TABLE_1 = (
     "text, S2SIF by the transcript of its speech."
 )
 _TABLE_2 = (
-    "Latency is the time from the complete question to the first sound, its parts are medians of "
-    f"their own. The paper's rows were measured on one L40 with the 8B model. {V1_STREAMING}."
+    "Latency is the time from the complete question to the first sound; it and its parts are means "
+    "over items. The paper's rows were measured on one L40 with the 8B model, on its own set. "
+    f"{V1_STREAMING}. GPT-4o's {GPT_4O_LATENCY_MS:.0f} ms are quoted by the paper, not measured."
+)
+_CATEGORIES = (
+    "Per cent right in text, and as recognised in the speech; in brackets of how many replies."
 )
 _TABLE_3 = "Seconds from the complete question to the complete reply."

@@ -6,13 +6,24 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any
 
-from llama_omni.evaluate.document import Cell, Sound, Table
+from llama_omni.evaluate.document import Block, Bullets, Cell, Paragraph, Sound, Table
 from llama_omni.evaluate.evaluated import Evaluated, Key
-from llama_omni.evaluate.records import EvalItem, ReplyRow
+from llama_omni.evaluate.records import UNASKED, EvalItem, ReplyRow
 from llama_omni.evaluate.report_tables import offline_condition
 
 SOUNDS = "sounds"  # folder of a report that is not beside its results
 _WORST = 10  # replies whose speech was recognised worst
+_SHOWN = 25  # of each kind of failure: sounds are inside the page, which must stay small
+_KINDS = (
+    "not asked",
+    "no reply",
+    "no text",
+    "no sound",
+    "cut",
+    "wrong answer",
+    "wrong in speech",
+    "ill recognised",
+)  # worst first
 
 
 def case_study(systems: Sequence[Evaluated], *, count: int, output: Path) -> Table:
@@ -40,30 +51,44 @@ def case_study(systems: Sequence[Evaluated], *, count: int, output: Path) -> Tab
     return Table(header, rows, words=True)
 
 
-def failures(found: Evaluated, output: Path) -> Table:
-    """What went wrong, an item and a kind a row: no reply, no text, no sound, cut, wrong.
+def failures(found: Evaluated, output: Path) -> list[Block]:
+    """What went wrong, worst first: how often, and the first items of each kind with a sound.
 
-    Then the replies whose speech was recognised worst, ten at most.
+    One item and kind is a row, whichever conditions it went wrong under; last come the replies
+    whose speech was recognised worst.
     """
     wrong: dict[tuple[str, str], list[ReplyRow]] = {}
     for condition in found.conditions:
         for item in found.items:
             row = found.rows.get((item, condition.name))
             if row is not None and (kind := _wrong(found, row)):
-                wrong.setdefault((item, kind), []).append(row)
-    rows: list[list[Cell]] = []
-    for (item, kind), replies in wrong.items():
-        names = ", ".join(row.condition for row in replies)
-        last = replies[-1]
-        sound = _sound(found, last, output)
-        rows.append([kind, names, _instruction(found.items[item]), _said(last), sound])
+                wrong.setdefault((kind, item), []).append(row)
     named = {row.key for replies in wrong.values() for row in replies}
-    for key, said in _worst_heard(found):
-        if key not in named:
-            row = found.rows[key]
-            cells = [row.condition, _instruction(found.items[row.item]), f"recognised as: {said}"]
-            rows.append(["ill recognised", *cells, _sound(found, row, output)])
-    return Table(["what", "how asked", "instruction", "reply", "spoken"], rows, words=True)
+    heard = {key: said for key, said in _worst_heard(found) if key not in named}
+    for key in heard:
+        wrong[_KINDS[-1], " ".join(key)] = [found.rows[key]]
+    if not wrong:
+        return [Paragraph("None was found.")]
+    counts: list[tuple[str, str]] = []
+    cells: list[list[Cell]] = []
+    for kind in _KINDS:
+        ones = [replies for (name, _), replies in wrong.items() if name == kind]
+        if not ones:
+            continue
+        count = sum(map(len, ones))
+        of = f"the {_WORST} worst" if kind == _KINDS[-1] else f"of {len(found.rows)} replies"
+        less = f", the first {_SHOWN} of {len(ones)} items below" if len(ones) > _SHOWN else ""
+        counts.append((kind, f"{count} ({of}){less}"))
+        for replies in ones[:_SHOWN]:
+            last = replies[-1]
+            said = _said(last)
+            if last.key in heard:
+                said += f" - recognised as: {heard[last.key]}"
+            names = ", ".join(row.condition for row in replies)
+            asked = _instruction(found.items[last.item])
+            cells.append([kind, names, asked, said, _sound(found, last, output)])
+    header = ["what", "how asked", "instruction", "reply", "spoken"]
+    return [Bullets(counts), Table(header, cells, words=True)]
 
 
 def _worst_heard(found: Evaluated) -> list[tuple[Key, str]]:
@@ -75,7 +100,7 @@ def _worst_heard(found: Evaluated) -> list[tuple[Key, str]]:
 def _wrong(found: Evaluated, row: ReplyRow) -> str:
     """Say in a word or two what is wrong with a reply; "" where nothing is known to be."""
     if row.error is not None:
-        return "no reply"
+        return "not asked" if row.finish_reason == UNASKED else "no reply"
     if not row.text.strip():
         return "no text"
     if row.condition != "s2tif" and row.audio is None:
@@ -83,7 +108,9 @@ def _wrong(found: Evaluated, row: ReplyRow) -> str:
     if row.finish_reason == "length":
         return "cut"
     right: Mapping[str, Any] = found.values.get("accuracy", {}).get(row.key, {})
-    return "wrong answer" if right.get("text") is False else ""
+    if right.get("text") is False:
+        return "wrong answer"
+    return "wrong in speech" if right.get("speech") is False else ""
 
 
 def _errors(value: Mapping[str, Any]) -> float:

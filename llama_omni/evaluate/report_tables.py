@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from llama_omni.evaluate.accuracy import by_category
 from llama_omni.evaluate.document import Cell, Table
 from llama_omni.evaluate.evaluated import Evaluated
 from llama_omni.evaluate.published import OFFLINE, STREAMING, V1, V1_DECODING
@@ -25,8 +26,9 @@ _SPOKEN = (
     ("UTMOS", "utmos", "s2sif"),
 )
 _ANSWERED = (
-    ("text right, %", "accuracy_text", "s2sif"),
-    ("speech right, %", "accuracy_speech", "s2sif"),
+    ("S2TIF right, %", "accuracy_text", "s2tif"),
+    ("S2SIF text right, %", "accuracy_text", "s2sif"),
+    ("S2SIF speech right, %", "accuracy_speech", "s2sif"),
 )
 _TRADE_OFF = (
     ("latency, ms", "first_audio_ms"),
@@ -73,7 +75,7 @@ def table_1(systems: Sequence[Evaluated]) -> Table:
         cells = [f"{score:.2f}" for score in judged]
         cells = [*cells, _NONE, _NONE] if one.version == V1 else [*[_NONE] * 4, *cells]
         cells += [_number(one.asr_wer), _number(one.asr_cer), _number(one.utmos)]
-        rows.append([f"{one.system} (paper, {one.version})", *cells, _NONE, _NONE])
+        rows.append([f"{one.system} (paper, {one.version})", *cells, *[_NONE] * len(_ANSWERED)])
     header = ["system", *(title for title, _, _ in columns)]
     return _without_empty(header, rows, quoted=len(OFFLINE))
 
@@ -109,6 +111,31 @@ def table_3(systems: Sequence[Evaluated]) -> Table:
         rows.append([f"{system} (paper, v1)", _number(text_s), _number(speech_s), ratio])
     header = ["system", "S2TIF, s", "S2SIF, s", "S2SIF / S2TIF"]
     return Table(header, rows, quoted=len(V1_DECODING))
+
+
+def categories(found: Evaluated) -> Table:
+    """Right answers by the set's own categories, a column a condition; empty where it has none."""
+    values = found.values.get("accuracy", {})
+    header, columns = ["category"], []
+    for condition in found.conditions:
+        known = [
+            (row, found.items[row.item], values[row.key])
+            for row in found.rows.values()
+            if row.condition == condition.name and row.key in values
+        ]
+        for part in ("text", "speech"):
+            if rates := by_category(known, part):
+                header.append(f"{condition.name} {part}, %")
+                columns.append(rates)
+    names = sorted({name for rates in columns for name in rates})
+    if not any(names):
+        return Table(header, [])
+    rows: list[list[Cell]] = []
+    for name in names:
+        there = [rates.get(name) for rates in columns]
+        cells = [_NONE if one is None else f"{100 * one[0]:.0f} ({one[1]})" for one in there]
+        rows.append([name or "(none)", *cells])
+    return Table(header, rows)
 
 
 def all_scores(found: Evaluated) -> Table:

@@ -38,7 +38,7 @@ class Results:
 
     Raises:
         InputError: the folder belongs to another run, or to none.
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or another run is filling it.
     """
 
     def __init__(
@@ -50,19 +50,17 @@ class Results:
     ) -> None:
         self.folder, self._set = folder, test_set
         self.names = file_names(items)
+        self._questions: set[str] = set()  # whose sounds are kept
         known = {"name": test_set.name, "notes": [*test_set.notes], "fingerprint": _hash(items)}
         run = {**run, "set": known}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._begin(run, items)
+            self._check_ours()  # before anything is written or cleared away in it
+            with self.alone():
+                self._begin(run, items)
+                self.rows = self._earlier({item.id for item in items})
         except OSError as error:
             raise OutputError(f"{folder} must be writable, got: {error.strerror}") from error
-        wanted = {item.id for item in items}
-        rows = [ReplyRow.from_json(line) for line in read_lines(folder / REPLIES, mend=True)]
-        # A reply that failed is asked for again.
-        self.rows = {row.key: row for row in rows if row.item in wanted and row.error is None}
-        if len(self.rows) < len(rows):
-            _write_whole(folder / REPLIES, _dumped(row.to_json() for row in self.rows.values()))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -93,8 +91,9 @@ class Results:
     def keep_question(self, item: EvalItem, sound: Audio) -> None:
         """Keep the sound of a question, for those who listen to the report."""
         file = self.folder / self._question(item)
-        if not file.is_file():
+        if item.id not in self._questions:
             self._save(file, sound, audio.SAMPLE_RATE)
+            self._questions.add(item.id)
 
     def keep_sound(self, item: EvalItem, condition: str, sound: Audio, rate: int) -> str:
         """Keep the sound of a reply; return its file's name relative to the folder."""
@@ -112,15 +111,29 @@ class Results:
     def _question(self, item: EvalItem) -> str:
         return f"questions/{self.names[item.id]}.flac"
 
+    def _check_ours(self) -> None:
+        if (self.folder / RUN).is_file():
+            return
+        # Killed before run.json was whole, a run leaves its items and parts of files.
+        if any(path.name not in (ITEMS, _LOCK) for path in _visible(self.folder)):
+            raise InputError(
+                f"{self.folder} must be a new folder or one of an earlier evaluation, "
+                "got one with other files in it"
+            )
+
+    def _earlier(self, wanted: set[str]) -> dict[tuple[str, str], ReplyRow]:
+        """Read the replies of an earlier run; one that failed is asked for again."""
+        file = self.folder / REPLIES
+        rows = [ReplyRow.from_json(line) for line in read_lines(file, mend=True)]
+        good = {row.key: row for row in rows if row.item in wanted and row.error is None}
+        if len(good) < len(rows):
+            _write_whole(file, _dumped(row.to_json() for row in good.values()))
+        return good
+
     def _begin(self, run: Mapping[str, Any], items: Sequence[EvalItem]) -> None:
         file = self.folder / RUN
-        if not file.is_file():
-            # Killed before run.json was whole, a run leaves its items and parts of files.
-            if any(path.name not in (ITEMS, _LOCK) for path in _visible(self.folder)):
-                raise InputError(
-                    f"{self.folder} must be a new folder or one of an earlier evaluation, "
-                    "got one with other files in it"
-                )
+        if not file.is_file() or not (self.folder / REPLIES).is_file():
+            # What was never answered binds nobody: a name may be mended in the same folder.
             conditions = run.get("conditions", [])
         else:
             earlier = read_run(self.folder)
@@ -149,6 +162,12 @@ def read_run(folder: Path) -> dict[str, Any]:
         InputError: it is none.
     """
     return read_object(folder / RUN)
+
+
+def digest(value: Any) -> str:
+    """Return a short hash of what `json.dumps` takes."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_object(file: Path) -> dict[str, Any]:

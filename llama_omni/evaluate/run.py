@@ -8,7 +8,7 @@ from itertools import islice
 
 from llama_omni.audio import SAMPLE_RATE
 from llama_omni.errors import ConfigError, EngineError, InputError, LlamaOmniError
-from llama_omni.evaluate.records import Condition, EvalItem, EvalSet, ReplyRow
+from llama_omni.evaluate.records import UNASKED, Condition, EvalItem, EvalSet, ReplyRow
 from llama_omni.evaluate.results import Results
 from llama_omni.interfaces import Audio, Reply, ReplyOptions, Turn
 
@@ -94,7 +94,7 @@ def run(
     Raises:
         EngineError: so many replies in a row failed that the system must be gone; all that came
             before is kept.
-        InputError: the sound of an item is missing.
+        OutputError: the results cannot be written.
     """
     wanted = [
         (item, condition)
@@ -167,9 +167,14 @@ def _answer(
     settings: RunSettings,
 ) -> Answer:
     """Ask one item; what the system cannot do becomes a row that says so."""
-    sound = test_set.speech(item)
-    results.keep_question(item, sound)
     about = {"item": item.id, "condition": condition.name, "batch": settings.batch}
+    try:
+        sound = test_set.speech(item)
+    except LlamaOmniError as error:  # one spoilt recording does not end a run of hours
+        logger.warning("question unreadable item=%s: %s", item.id, error)
+        why = " ".join(str(error).split())
+        return ReplyRow(**about, finish_reason=UNASKED, error=f"not asked: {why}"), True
+    results.keep_question(item, sound)
     seconds = len(sound) / SAMPLE_RATE
     try:
         reply = ask(Turn(role="user", audio=sound), settings.options(condition))
@@ -208,8 +213,8 @@ def _answer(
 def _warm_up(
     ask: Ask, test_set: EvalSet, item: EvalItem, condition: Condition, settings: RunSettings
 ) -> None:
-    sound: Audio = test_set.speech(item)
     try:
+        sound: Audio = test_set.speech(item)
         ask(Turn(role="user", audio=sound), settings.options(condition))
     except Exception as error:  # it will fail again where it counts
         logger.debug("warming up failed: %s", error)

@@ -48,14 +48,16 @@ def score(spec: Spec, condition: str, parts: Sequence[tuple[float, float]], *, s
             return replace(blank, absent="no reply has anything to measure it by")
         q = _QUANTILES[spec.kind]
         value, interval = float(np.quantile(values, q)), quantile_interval(values, q, seed=seed)
+    if len(parts) < 2:  # one item tells nothing of others
+        interval = None
     if value is None:
         return replace(blank, absent="no reply has anything to divide by")
-    low, high = interval if interval is not None else (value, value)
+    low, high = (None, None) if interval is None else (end * spec.scale for end in interval)
     return replace(
         blank,
         value=value * spec.scale,
-        low=low * spec.scale,
-        high=high * spec.scale,
+        low=low,
+        high=high,
         count=len(parts),
     )
 
@@ -66,6 +68,7 @@ class PartsMeasure:
     name = ""
     specs: Sequence[Spec] = ()
     needs_values = True  # false: all it needs is in the reply's own line
+    parallel = 1  # replies measured at a time, from as many threads
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -1,12 +1,13 @@
 """What a recogniser hears in the replies' sounds, kept so that no sound is recognised twice."""
 
 import hashlib
-import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from llama_omni import audio
 from llama_omni.evaluate.records import ReplyRow
+from llama_omni.evaluate.results import add_line, read_lines
 from llama_omni.interfaces import Recognizer
 
 FILE = "transcripts.jsonl"
@@ -14,7 +15,7 @@ _LONGEST_S = 600.0  # of a reply
 
 
 class Transcripts:
-    """Transcripts of a results folder's sounds, by one recogniser.
+    """Transcripts of a results folder's sounds, by one recogniser; for any number of threads.
 
     Args:
         name: the recogniser's, such as "whisper:openai/whisper-large-v3".
@@ -25,37 +26,39 @@ class Transcripts:
         self.name, self._open = name, open_recognizer
         self._recognizer: Recognizer | None = None
         self._known: dict[Path, dict[str, str]] = {}  # by folder, then by the sound's hash
+        self._lock = threading.Lock()
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """The recogniser, opened once for all who listen with it."""
+        if self._recognizer is None:
+            self._recognizer = self._open()
+        return self._recognizer
 
     def of(self, row: ReplyRow, folder: Path) -> str:
         """Return the words heard in a reply; "" where it has no sound.
 
         Raises:
             AudioError: the sound's file is missing or cannot be read.
+            OutputError: the transcript cannot be written.
         """
         if row.audio is None:
             return ""
         samples = audio.load(folder / row.audio, min_s=0.0, max_s=_LONGEST_S)
         key = hashlib.sha256(samples.tobytes()).hexdigest()[:24]
-        known = self._known.setdefault(folder, self._read(folder))
-        if key not in known:
-            if self._recognizer is None:
-                self._recognizer = self._open()
-            known[key] = self._recognizer.transcribe(samples)
-            line = json.dumps({"recognizer": self.name, "sound": key, "heard": known[key]})
-            with (folder / FILE).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        return known[key]
+        with self._lock:
+            if folder not in self._known:
+                self._known[folder] = self._read(folder)
+            known = self._known[folder]
+            if key not in known:
+                known[key] = self.recognizer.transcribe(samples)
+                line = {"recognizer": self.name, "sound": key, "heard": known[key]}
+                add_line(folder / FILE, line)
+            return known[key]
 
     def _read(self, folder: Path) -> dict[str, str]:
-        file, found = folder / FILE, dict[str, str]()
-        if not file.is_file():
-            return found
-        text = file.read_text(encoding="utf-8")
-        if text and not text.endswith("\n"):  # cut off in the writing
-            text = text[: text.rfind("\n") + 1]
-            file.write_text(text, encoding="utf-8")
-        for line in text.splitlines():
-            said = json.loads(line)
-            if said["recognizer"] == self.name:
-                found[said["sound"]] = said["heard"]
-        return found
+        return {
+            line["sound"]: line["heard"]
+            for line in read_lines(folder / FILE, mend=True)
+            if line.get("recognizer") == self.name
+        }

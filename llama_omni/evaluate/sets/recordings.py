@@ -47,7 +47,7 @@ def _from_files(folder: Path) -> tuple[list[EvalItem], dict[str, Path]]:
                 f"{sound} must have a name of its own, got also {files[sound.stem].name}"
             )
         said = sound.with_suffix(".txt")
-        text = said.read_text(encoding="utf-8").strip() if said.is_file() else ""
+        text = _text(said) if said.is_file() else ""
         items.append(EvalItem(id=sound.stem, instruction=" ".join(text.split())))
         files[sound.stem] = sound
     return items, files
@@ -63,7 +63,7 @@ def _from_table(table: Path) -> tuple[list[EvalItem], dict[str, Path]]:
         if name in files:
             raise InputError(f"{where}: id must be new, got {name!r} again")
         said = row.get("reference") or ()
-        references = said.split("|") if isinstance(said, str) else said
+        references = said if isinstance(said, list | tuple) else str(said).split("|")
         items.append(
             EvalItem(
                 id=name,
@@ -78,9 +78,16 @@ def _from_table(table: Path) -> tuple[list[EvalItem], dict[str, Path]]:
     return items, files
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} must be a readable text in UTF-8, got: {error}") from error
+
+
 def _json_rows(table: Path) -> list[tuple[int, dict[str, Any]]]:
     rows = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(table).splitlines(), 1):
         if not line.strip():
             continue
         try:
