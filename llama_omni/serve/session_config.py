@@ -1,7 +1,7 @@
 """What is in force in a session, how `session.update` changes it, and how events show it.
 
-What only tunes and is not built here (noise reduction, tracing, truncation, reasoning, parallel
-tool calls, log probabilities) is taken, so that stock clients work, and `session.updated` shows
+What only tunes and is not built here (noise reduction, tracing, the ratio of a truncation,
+reasoning, parallel tool calls, log probabilities) is taken, so that stock clients work, and `session.updated` shows
 what is in force instead. What would change the answers' meaning and is not built is refused.
 """
 
@@ -154,6 +154,9 @@ class ConfigReader:
         """
         if "model" in patch and patch["model"] != self._model.name:
             raise _refuse("session.model", f"must stay {self._model.name!r}", patch["model"])
+        if patch.get("truncation") == "disabled":
+            rule = "must be 'auto': a conversation that is too long goes on without its beginning"
+            raise _refuse("session.truncation", rule, "disabled")
         changes = self._common(patch, "session")
         audio = patch.get("audio", {})
         changes |= self._input(config, audio.get("input", {}))

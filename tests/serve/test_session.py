@@ -69,7 +69,11 @@ CHANGES = {
 IGNORED = {
     "tracing": ({"tracing": "auto"}, "tracing", None),
     "tracing_object": ({"tracing": {"workflow_name": "x"}}, "tracing", None),
-    "truncation": ({"truncation": "disabled"}, "truncation", "auto"),
+    "truncation": (
+        {"truncation": {"type": "retention_ratio", "retention_ratio": 0.5}},
+        "truncation",
+        "auto",
+    ),
     "include": ({"include": ["item.input_audio_transcription.logprobs"]}, "include", None),
 }
 
@@ -147,6 +151,7 @@ WRONG = {
     "voice": ({"audio": {"output": {"voice": "hal"}}}, "unsupported", "audio.output.voice"),
     "speed": ({"audio": {"output": {"speed": 1.2}}}, "unsupported", "audio.output.speed"),
     "model": ({"model": "other"}, "unsupported", "model"),
+    "truncation": ({"truncation": "disabled"}, "unsupported", "truncation"),
     "both": ({"output_modalities": ["text", "audio"]}, "invalid_value", "output_modalities"),
     "none": ({"output_modalities": []}, "invalid_value", "output_modalities"),
     "prompt": ({"prompt": {"id": "x"}}, "unsupported", "prompt"),
