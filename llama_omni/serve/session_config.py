@@ -1,8 +1,9 @@
 """What is in force in a session, how `session.update` changes it, and how events show it.
 
 What only tunes and is not built here (noise reduction, tracing, the ratio of a truncation,
-reasoning, parallel tool calls, log probabilities) is taken, so that stock clients work, and `session.updated` shows
-what is in force instead. What would change the answers' meaning and is not built is refused.
+reasoning, parallel tool calls, log probabilities) is taken, so that stock clients work, and
+`session.updated` shows what is in force instead. What would change the answers' meaning and is not
+built is refused.
 """
 
 import json
