@@ -1,13 +1,15 @@
 """The paper's tables, from our scores, with its published figures beside them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llama_omni.evaluate.accuracy import by_category
 from llama_omni.evaluate.document import Cell, Table
 from llama_omni.evaluate.evaluated import Evaluated
 from llama_omni.evaluate.published import OFFLINE, STREAMING, V1, V1_DECODING
-from llama_omni.evaluate.records import Condition, Score
+from llama_omni.evaluate.records import Condition, EvalItem, Score
 
+_MANY = 20  # categories; of more, only what stands before their comma is told apart
 _DIGITS = {"%": 1, "ms": 0, "s": 2, "1 to 5": 2, "words": 2}
 _NONE = "-"
 
@@ -117,9 +119,15 @@ def categories(found: Evaluated) -> Table:
     """Right answers by the set's own categories, a column a condition; empty where it has none."""
     values = found.values.get("accuracy", {})
     header, columns = ["category"], []
+    coarse: dict[str, EvalItem] = {}
+    if len({item.category for item in found.items.values()}) > _MANY:
+        coarse = {
+            name: replace(item, category=item.category.partition(",")[0])
+            for name, item in found.items.items()
+        }
     for condition in found.conditions:
         known = [
-            (row, found.items[row.item], values[row.key])
+            (row, coarse.get(row.item, found.items[row.item]), values[row.key])
             for row in found.rows.values()
             if row.condition == condition.name and row.key in values
         ]
