@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 QUESTION = ROOT / "examples" / "question.wav"
 # On a full machine nothing is on time; these runs are to end and to count, whatever the times.
 PATIENT = ["--max-late", "1", "--max-first-audio", "600", "--stagger", "0.5", "--turns", "1"]
-LACKING = ("fastapi", "uvicorn", "onnxruntime", "websockets", "prometheus_client", "soundfile")
+LACKING = ("fastapi", "uvicorn", "onnxruntime", "websockets", "prometheus_client")
 
 
 def result(folder, name):
@@ -25,6 +25,7 @@ def result(folder, name):
     return json.loads((folder / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_clients_of_a_real_server(tmp_path):
     arguments = ["--clients", "2", "--question", str(QUESTION), "-o", str(tmp_path)]
     assert main([*arguments, "--device", "cpu", *PATIENT]) == 0
@@ -41,6 +42,7 @@ def test_two_clients_of_a_real_server(tmp_path):
     assert found["command"].endswith(" ".join(["--device", "cpu", *PATIENT]))
 
 
+@pytest.mark.slow
 def test_engine_alone_needs_no_web_framework(tmp_path):
     for name in LACKING:
         (tmp_path / f"{name}.py").write_text("raise ImportError('not on this machine')\n")

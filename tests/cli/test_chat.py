@@ -159,6 +159,7 @@ def test_lines_of_a_pipe_are_answered_in_order():
     assert all(line.startswith("(first word after ") for line in remarks)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_leaves_without_a_trace():
     process = subprocess.Popen(

@@ -112,7 +112,7 @@ def test_answer_without_a_grade_is_drawn_again_then_unjudged(behaviour, kind):
 
 def test_refusal_that_passes_leaves_no_trace():
     with StubServer("refusing", "refusing", "normal", reply=answer(score=5)) as server:
-        with judge(server, samples=1) as one:
+        with judge(server, samples=1, retries=2) as one:  # both may meet the same prompt
             found = one.grade("How far?", "Far.")
     assert (found.unjudged, found.grades["score"]) == ((), (5,))
 

@@ -161,6 +161,7 @@ def test_turns_of_a_conversation(shared):
     shared(talk)
 
 
+@pytest.mark.slow
 def test_killed_process_gives_clean_errors_and_comes_back():
     async def talk(engine):
         chats = [engine.conversation() for _ in range(3)]

@@ -161,6 +161,7 @@ def test_command_serves_and_drains_at_sigterm(tmp_path):
     run(talk(), 3 * PATIENCE_S)
 
 
+@pytest.mark.slow
 def test_second_sigterm_hurries_the_command():
     async def talk():
         async with command("--max-new-tokens", "1000", "--drain-s", "1000") as server:
