@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 		|| { echo "make: Python 3.11 to 3.13 is needed, got $$($(PYTHON) --version); set PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet "uv>=0.8"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH_BACKEND) -e ".[dev]"
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(TORCH_BACKEND) -e ".[dev]"
 	@touch $@
 
 demo: $(READY)  ## set everything up and answer a spoken question

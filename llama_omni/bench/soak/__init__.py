@@ -150,9 +150,11 @@ async def _empty(server: ServerProcess, began: float, patience_s: float) -> dict
     deadline = time.monotonic() + patience_s
     while True:
         sample = await _sample(server, began)
-        if not any(sample[name] for name in EMPTY) or time.monotonic() > deadline:
-            return sample
-        await asyncio.sleep(0.5)
+        done = not any(sample[name] for name in EMPTY) or time.monotonic() > deadline
+        await asyncio.sleep(0.5)  # in which the question for the metrics hangs up too
+        if done:
+            held = {"server": held_by(server.pid), "engine": held_by(server.engine_pid)}
+            return sample | {name: asdict(value) for name, value in held.items()}
 
 
 def _questions(seed: int, question: Path) -> tuple[list[str], list[Audio]]:
