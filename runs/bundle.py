@@ -19,8 +19,8 @@ from bundle_data import Draw, draw_answers, draw_questions, size_of, without_spl
 from bundle_state import INDEX, MIB, PARTS, Limits, groups_of, is_done, join, write_state
 from bundle_train import BUNDLE, read_bundle, train_slice
 
-from llama_omni.data.shards import write_text
 from llama_omni.errors import InputError, LlamaOmniError
+from llama_omni.files import write_text
 
 SCRIPT = Path(__file__).with_suffix(".sh")
 SETTINGS = ("encoder.training.batch_size=36",)  # as runs/tiny.sh has it, over its processes

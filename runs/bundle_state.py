@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from llama_omni.data.shards import sha256, write_bytes, write_text
+from llama_omni.data.shards import sha256
 from llama_omni.errors import InputError, OutputError
+from llama_omni.files import write_bytes, write_text
 
 MIB = 1 << 20
 INDEX = "state.json"

@@ -11,8 +11,8 @@ from typing import Any
 
 from bundle_state import INDEX, PARTS, groups_of, is_done, join, product, read_index, write_state
 
-from llama_omni.data.shards import write_text
 from llama_omni.errors import InputError, TrainingError
+from llama_omni.files import write_text
 
 BUNDLE = "bundle.json"
 GRACE_S = 2.0  # that a part may take to stop by itself; loading is no part of its own clock

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 
-from llama_omni.errors import ConfigError, InputError, OutputError
+from llama_omni.errors import ConfigError, InputError
+from llama_omni.files import write_text
 from llama_omni.metrics import spoken_words
 
 START, END = "<s>", "</s>"
@@ -84,13 +85,7 @@ class NgramModel:
         for n, section in enumerate(sections, start=1):
             lines += ["", f"\\{n}-grams:", *section]
         target = Path(path)
-        part = target.with_name(f".{target.name}.part")
-        try:
-            part.write_text("\n".join([*lines, "", "\\end\\", ""]), encoding="utf-8")
-            part.replace(target)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(f"{target} must be writable, got {error.strerror}") from error
+        write_text(target, "\n".join([*lines, "", "\\end\\", ""]))
         logger.info("language model saved words=%d path=%s", len(self.words), target)
 
     def _lines(self, length: int) -> list[str]:

@@ -23,12 +23,13 @@ from llama_omni.data.manifest import make_manifest
 from llama_omni.data.pool import Task, Workers
 from llama_omni.data.recipe import BuildRecipe
 from llama_omni.data.records import Reject
-from llama_omni.data.shards import shard_name, write_manifest, write_text
+from llama_omni.data.shards import shard_name, write_manifest
 from llama_omni.data.sources import read_sources
 from llama_omni.data.speaking import check_voices, spoken_key
 from llama_omni.data.stages import WORK, Setup
 from llama_omni.data.tools import Tools
 from llama_omni.errors import ConfigError, InputError
+from llama_omni.files import write_text
 from llama_omni.interfaces import Voice
 
 REJECTS = "rejects.jsonl"

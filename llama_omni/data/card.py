@@ -9,13 +9,13 @@ from typing import Any
 
 from llama_omni.data.card_plots import write_plots
 from llama_omni.data.records import Reject
-from llama_omni.data.shards import write_text
 from llama_omni.data.statistics import (
     SplitStatistics,
     dataset_statistics,
     mean,
     statistics_rows,
 )
+from llama_omni.files import write_text
 
 CARD, PLOTS = "README.md", "plots"
 _MOST = 12  # lines of a list

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from llama_omni.data.shards import write_bytes
 from llama_omni.data.statistics import SplitStatistics
 from llama_omni.errors import MissingExtraError
+from llama_omni.files import write_bytes
 
 _MOST = 30  # bars
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from llama_omni.data.items import Item, from_json, to_json
 from llama_omni.data.records import Reject
-from llama_omni.data.shards import write_bytes, write_text
 from llama_omni.errors import InputError, OutputError
+from llama_omni.files import write_bytes, write_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

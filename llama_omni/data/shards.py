@@ -14,6 +14,7 @@ from typing import Any
 
 from llama_omni.data.schema import Row, arrow, arrow_schema, table
 from llama_omni.errors import InputError, OutputError
+from llama_omni.files import sync_folder, write_text
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -137,44 +138,6 @@ def sha256(path: Path) -> str:
         while piece := file.read(_PIECE_BYTES):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file that appears whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all, and survives a power cut.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as sink:
-            sink.write(data)
-            sink.flush()
-            os.fsync(sink.fileno())
-        part.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path} must be writable, got: {error.strerror or error}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Put a folder's new names on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _describe(path: Path, name: str, split: str, num_rows: int) -> Shard:

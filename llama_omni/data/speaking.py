@@ -14,8 +14,8 @@ from llama_omni.data.flac import encode_flac, seconds_of
 from llama_omni.data.items import Item
 from llama_omni.data.recipe import BuildRecipe, without_place
 from llama_omni.data.schema import HistoryRow, Row, Sound
-from llama_omni.data.shards import write_bytes
 from llama_omni.errors import AudioError, ConfigError, InputError, ToolError
+from llama_omni.files import write_bytes
 from llama_omni.interfaces import Audio, Synthesizer, Voice
 
 _PROBE = "Hello."  # what a voice that works can say

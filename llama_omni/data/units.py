@@ -22,7 +22,6 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from llama_omni.audio import SAMPLE_RATE
-from llama_omni.data.shards import write_bytes, write_text
 from llama_omni.errors import (
     CheckpointError,
     ConfigError,
@@ -30,6 +29,7 @@ from llama_omni.errors import (
     MissingExtraError,
     OutputError,
 )
+from llama_omni.files import write_bytes, write_text
 from llama_omni.model.features import UnitFeatures, features_from
 from llama_omni.model.units import KMeansUnits
 

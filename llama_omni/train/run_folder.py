@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_omni.errors import TrainingError
+from llama_omni.files import write_text
 from llama_omni.train.processes import Processes
-from llama_omni.train.writing import replace_text
 
 _NAME = "settings.json"
 
@@ -67,7 +67,7 @@ def settle(
     processes.wait()  # until all have read it
     chosen = {**noted, **before, **fixed}
     if processes.is_main and chosen != before:
-        replace_text(output / _NAME, json.dumps(chosen, indent=1) + "\n")
+        write_text(output / _NAME, json.dumps(chosen, indent=1) + "\n")
 
 
 def _unreadable(path: Path, found: str) -> TrainingError:

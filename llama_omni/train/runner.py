@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from llama_omni.errors import TrainingError
+from llama_omni.files import write_text
 from llama_omni.train.checkpoints import Checkpoints, fingerprint, write_folder
 from llama_omni.train.learner import Learner
 from llama_omni.train.processes import set_up, to_device
@@ -29,7 +30,7 @@ from llama_omni.train.sampler import Batches, Keys, StepPlan, seeded
 from llama_omni.train.settings import FREE_TO_CHANGE, TrainSettings, greater_is_better
 from llama_omni.train.task import Task
 from llama_omni.train.tracking import Tracking
-from llama_omni.train.writing import replace_text, writing
+from llama_omni.train.writing import writing
 
 logger = logging.getLogger(__name__)
 
@@ -341,7 +342,7 @@ class _Run:
             self._write_product("final")
         if self.processes.is_main:
             values = {"step": self.step, "metrics": self.metrics, "best": self.best}
-            replace_text(done, json.dumps(values, indent=1) + "\n")
+            write_text(done, json.dumps(values, indent=1) + "\n")
         self.processes.wait()
 
     @contextmanager

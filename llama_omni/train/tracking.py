@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from llama_omni.errors import MissingExtraError
+from llama_omni.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +109,7 @@ def _cut(path: Path, step: int) -> None:
         with suppress(ValueError, KeyError):  # a line that a kill cut short
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(kept))
-    partial.replace(path)
+    write_text(path, "".join(kept))
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor
 from llama_omni.audio import SAMPLE_RATE, save
 from llama_omni.checkpoint.native import load_vocoder, quiet_transformers
 from llama_omni.errors import ConfigError, TrainingError
+from llama_omni.files import write_text
 from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 from llama_omni.train.checkpoints import Checkpoints, write_folder
 from llama_omni.train.processes import set_up
@@ -27,7 +28,7 @@ from llama_omni.train.tracking import Tracking
 from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments, Spoken
 from llama_omni.train.vocoder_settings import FREE_TO_CHANGE, VocoderSettings
 from llama_omni.train.vocoder_step import VocoderStep
-from llama_omni.train.writing import replace_text, writing
+from llama_omni.train.writing import writing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,7 +269,7 @@ class _Run:
         if self.processes.is_main:
             self._write_product("final")
             done = {"step": self.step, "metrics": self.metrics, "best": self.best}
-            replace_text(self.output / "done.json", json.dumps(done, indent=1) + "\n")
+            write_text(self.output / "done.json", json.dumps(done, indent=1) + "\n")
         self.processes.wait()
 
 

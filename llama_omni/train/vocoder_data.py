@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llama_omni.audio import SAMPLE_RATE, pcm16
 from llama_omni.data.dataset import SpeechDataset
 from llama_omni.errors import InputError, TargetError
+from llama_omni.files import write_text
 
 _SLACK_FRAMES = 2  # by which units may outlast the sound: framing rounds up or down
 
@@ -200,9 +201,7 @@ def _unpack(
         os.fsync(sink.fileno())
     np.save(cache / "units.npy", np.concatenate(pieces, axis=1))
     index = {"asked": asked, "ids": ids, "num_units": num_units, "num_frames": num_frames}
-    half = cache / "index.half"
-    half.write_text(json.dumps(index))
-    half.rename(cache / "index.json")
+    write_text(cache / "index.json", json.dumps(index))
 
 
 def _choose(

@@ -40,24 +40,6 @@ def writing(what: str | Path) -> Iterator[None]:
         raise OutputError(message) from error
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file at once, making its folder: a kill or a full disk leaves the one before.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} must be writable, got: {error.strerror}") from error
-
-
 def _refusal(error: Exception, what: str | Path) -> str | None:
     if isinstance(error, OSError):
         place = what if error.filename is None else error.filename

@@ -45,7 +45,7 @@ def said(events):
 
 
 def test_spoken_questions_are_answered_and_the_second_needs_the_first(tiny_address, tmp_path):
-    spain = spoken("And of Spain?", tmp_path / "spain.wav")
+    spain = spoken("What about Spain?", tmp_path / "spain.wav")
 
     async def talk():
         async with talking(tiny_address) as client:

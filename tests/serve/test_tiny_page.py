@@ -72,7 +72,7 @@ class Frames:
 def test_spoken_questions_are_answered_and_the_second_needs_the_first(
     tiny_address: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    spain = spoken("And of Spain?", tmp_path / "spain.wav")
+    spain = spoken("What about Spain?", tmp_path / "spain.wav")
     sound = microphone(tmp_path / "microphone.wav", 1.5, FRANCE, 25, spain, 60)
     with page_of(tiny_address, sound, buffer_ms=WHOLE_MS) as page:
         frames = Frames(page)

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FRANCE = ROOT / "examples" / "question.wav"  # What is the capital of France?
 PARIS = "The capital of France is Paris."
-MADRID = "The capital of Spain is Madrid."  # to "And of Spain?", after the one before
+MADRID = "The capital of Spain is Madrid."  # to "What about Spain?", after the one before
 START_S = 300.0  # on a busy machine
 
 

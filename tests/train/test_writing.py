@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from llama_omni.cli_errors import one_line_errors
 from llama_omni.errors import OutputError, TrainingError
+from llama_omni.files import write_text
 from llama_omni.train.checkpoints import write_folder
-from llama_omni.train.writing import replace_text, writing
+from llama_omni.train.writing import writing
 
 RUST = "Error while serializing: I/O error: No space left on device (os error 28)"
 TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"
@@ -56,14 +57,14 @@ def test_other_errors_pass_as_they_are(error):
 
 def test_text_is_replaced_at_once(tmp_path, monkeypatch):
     path = tmp_path / "new/settings.json"
-    replace_text(path, "one")
+    write_text(path, "one")
 
     def full(_):
         raise FULL
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match=r"settings.json must be writable, got: No space left"):
-        replace_text(path, "two")
+        write_text(path, "two")
     assert path.read_text() == "one"
 
 
