@@ -92,7 +92,7 @@ def test_what_cannot_be_counted_or_written_is_refused(tmp_path):
     with pytest.raises(InputError, match="sentences must hold at least one word"):
         NgramModel(["", " ... "])
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="a.lm must be writable, got: (File exists|Not a dir)"):
+    with pytest.raises(OutputError, match=r"a\.lm must be writable, got: (File|Not)"):
         NgramModel(SENTENCES).save(tmp_path / "file" / "a.lm")
 
 
