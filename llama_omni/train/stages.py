@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch.utils.data import ConcatDataset
+
 from llama_omni.data.dataset import SpeechDataset
 from llama_omni.data.shards import read_shards
 from llama_omni.model.omni import OmniModel
@@ -59,10 +62,19 @@ def train_stage_one(
         resume: see `runner.train`.
     """
     history = ("history",) if settings.history else ()
-    rows: Any = SpeechDataset(data, "train", columns=("question_audio", *history))
-    collator = _collator(start, settings)
+    columns = ("question_audio", *history)
+    rows: Any = SpeechDataset(data, "train", columns=columns)
     judged = _held_out(start, data, held_out, rows.columns, output)
     lengths = rows.lengths["question_s"]
+    more = [SpeechDataset(data, name, columns=columns) for name in settings.transcribe_splits]
+    collator = _collator(
+        start, settings, transcribed=frozenset(name for part in more for name in part.ids)
+    )
+    if more:
+        lengths = np.concatenate([lengths, *(part.lengths["question_s"] for part in more)])
+        ids = [name for part in (rows, *more) for name in part.ids]
+        rows = ConcatDataset([rows, *more])
+        rows.ids = ids  # errors name them
     if settings.feature_cache:
         folder = Path(settings.feature_cache)
         features = cached_features(start.model, collator, rows, folder, device=settings.device)
