@@ -127,9 +127,10 @@ class Collator:
         kept: list[Any] = []
         for place, item in enumerate(items):
             only = bool(self.transcribe_share) and np.random.random() < self.transcribe_share
-            only = only or item.id in self.transcribed
+            only = (only or item.id in self.transcribed) and not item.written
             written = bool(self.text_share) and np.random.random() < self.text_share
-            row = self.row(item, written=written and not only, transcribe=only)
+            written = (written and not only) or item.written
+            row = self.row(item, written=written, transcribe=only)
             if self.augmenter is not None:
                 self._vary(row, draw, place, items)
             if reason := self._misfit(row):
@@ -225,8 +226,10 @@ class Collator:
         return window if self.config.pad_to_window else samples // HOP
 
     def _vary(self, row: Row, draw: int, place: int, items: Sequence[Any]) -> None:
+        spoken = [item.audio for item in items if len(item.audio)]
+
         def other(number: int) -> Any:
-            return items[number % len(items)].audio
+            return spoken[number % len(spoken)]
 
         row.sounds = [
             self.augmenter.waveform(sound, draw=draw, index=place + 1000 * turn, other=other)

@@ -1,4 +1,4 @@
-"""Rows of stage 1 that ask for what was said instead of an answer to it."""
+"""What stage 1 learns beside answers to spoken questions: their words, and written ones."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from llama_omni.errors import ConfigError, InputError
 from llama_omni.interfaces import Turn
 from llama_omni.prompt import IGNORE, SPEECH_TOKEN
 from llama_omni.train.collate import TRANSCRIBE
+from llama_omni.train.replay import WrittenQuestions
 from llama_omni.train.stage_settings import StageOneSettings
 from llama_omni.train.stages import Start, train_stage_one
 from tests.data.data_tools import make_dataset, make_row
@@ -72,14 +73,50 @@ def test_splits_without_answers_are_learnt_beside_the_questions(tmp_path):
         train_stage_one(start, tmp_path / "data", unknown, tmp_path / "other")
 
 
+def test_written_questions_are_learnt_beside_the_spoken_ones(tmp_path):
+    model, tokenizer = talking_model()
+    make_dataset(tmp_path / "data", {"train": [[make_row(n) for n in range(3)]]})
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(f'{{"question": "w{n}", "answer": "a{n}"}}\n' for n in range(9)))
+    fields = {**RUN, "batch_size": 7, "max_steps": 1, "augment": True, "transcribe_share": 1.0}
+    settings = StageOneSettings(**fields, text_source=str(texts), text_rows=4)
+    start = Start(model=model, tokenizer=tokenizer)
+    assert train_stage_one(start, tmp_path / "data", settings, tmp_path / "run").done
+    assert '"data_rows": 7' in (tmp_path / "run/settings.json").read_text()
+    texts.write_text('{"question": "why?"}\n')
+    with pytest.raises(InputError, match="answer"):
+        train_stage_one(start, tmp_path / "data", settings, tmp_path / "other")
+
+
+def test_written_questions_are_never_spoken_nor_written_down():
+    model, tokenizer = talking_model(max_positions=256)
+    task = stage_one(model, tokenizer, transcribe_share=1.0, augment=True)
+    silent = example(1, audio=np.zeros(0, np.float32), written=True, history=(turn(2),))
+    np.random.seed(0)  # which makes the sound no longer than the model can hear
+    batch = task.collate([example(0), silent])
+    assert answers(batch, tokenizer) == ["q0", "by"]
+    assert len(batch["mel"]) == 1
+    assert "mel" not in task.collate([silent])
+
+
+def test_tiny_world_is_a_source_that_never_ends_the_same():
+    rows = WrittenQuestions("tiny", limit=5, seed=3)
+    assert len(rows) == len(set(rows.ids)) == 5
+    assert all(rows[number].written and rows[number].answer for number in range(5))
+    assert rows.seconds.tolist() == pytest.approx([len(rows[n].question) / 15 for n in range(5)])
+    other = WrittenQuestions("tiny", limit=5, seed=4)
+    assert [row.question for row in other] != [row.question for row in rows]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"transcribe_share": 1.5}, "transcribe_share must be 0 to 1, got 1.5"),
         (
             {"transcribe_splits": ("words",), "feature_cache": "cache"},
-            "feature_cache must be empty with transcribe_splits",
+            "feature_cache must be empty with transcribe_splits or text_source",
         ),
+        ({"text_rows": -1}, "text_rows must be 0 or more, got -1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(fields, message):
