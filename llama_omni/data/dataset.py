@@ -51,6 +51,7 @@ class Example:
     units: NDArray[np.int64] | None  # (U,) reduced
     durations: NDArray[np.int64] | None  # (U,) frames of each unit at 50 Hz
     history: tuple[HistoryTurn, ...]
+    written: bool = False  # a question that was never spoken
 
 
 @dataclass(frozen=True, slots=True)

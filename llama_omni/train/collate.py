@@ -25,6 +25,8 @@ from llama_omni.model.encoder import log_mel
 from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.prompt import IGNORE, SPEECH_TOKEN, encode_example, encode_prompt, prompt_template
 
+TRANSCRIBE = "Write down what the user says, word for word."  # system prompt of such rows
+
 
 @dataclass(slots=True, eq=False)
 class Row:
@@ -80,6 +82,8 @@ class Collator:
             leaves them out, "raise" raises. Targets that no frames help are skipped, or raise.
         skip_cut: leave out rows too long for the model's positions or ears; else they raise.
         text_share: of the rows, whose turns are written instead of spoken.
+        transcribe_share: of the rows, which ask for what was said instead of an answer to it.
+        transcribed: ids of rows that always do, for they have no answer.
         written_too: add the same conversations, written, for a text-only teacher.
         augmenter: varies the sounds; see `train.augment.Augmenter`.
         features: gives encoder features by an example's id, see `train.feature_cache`.
@@ -92,6 +96,8 @@ class Collator:
     too_long: str = "stretch"
     skip_cut: bool = True
     text_share: float = 0.0
+    transcribe_share: float = 0.0
+    transcribed: frozenset[str] = frozenset()
     written_too: bool = False
     augmenter: Any = None
     features: Any = None
@@ -120,8 +126,11 @@ class Collator:
         long: list[str] = []
         kept: list[Any] = []
         for place, item in enumerate(items):
+            only = bool(self.transcribe_share) and np.random.random() < self.transcribe_share
+            only = (only or item.id in self.transcribed) and not item.written
             written = bool(self.text_share) and np.random.random() < self.text_share
-            row = self.row(item, written=written)
+            written = (written and not only) or item.written
+            row = self.row(item, written=written, transcribe=only)
             if self.augmenter is not None:
                 self._vary(row, draw, place, items)
             if reason := self._misfit(row):
@@ -130,7 +139,7 @@ class Collator:
                 cut.append(row.id)
             elif not self.units or self.speakable(row.id, row.units, row.num_answer_tokens, long):
                 rows.append(row)
-                kept.append(item)
+                kept.append((item, only))
         batch = {"rows": len(items), "cut": cut, "too_long": long}
         batch |= {"ids": [row.id for row in rows], **_tokens(rows), **self.sounds(rows)}
         if self.augmenter is not None and "mel" in batch:
@@ -140,14 +149,17 @@ class Collator:
         if self.units:
             batch["units"] = _pad([torch.from_numpy(row.units) for row in rows], IGNORE)
         if self.written_too:
-            teacher = _tokens([self.row(item, written=True) for item in kept])
+            teacher = _tokens([self.row(it, written=True, transcribe=only) for it, only in kept])
             batch |= {f"written_{name}": value for name, value in teacher.items()}
         return batch
 
-    def row(self, example: Any, *, written: bool = False) -> Row:
-        """Encode one example; its labels cover the last answer only."""
+    def row(self, example: Any, *, written: bool = False, transcribe: bool = False) -> Row:
+        """Encode one example; its labels cover the last answer, or the question's own words."""
         turns = self.turns(example, written=written)
-        turns.append(Turn(role="assistant", text=example.answer))
+        if transcribe:
+            turns = [Turn(role="system", text=TRANSCRIBE), turns[-1]]
+        answer = example.question if transcribe else example.answer
+        turns.append(Turn(role="assistant", text=answer))
         ids, labels = encode_example(
             turns,
             self.words,
@@ -214,8 +226,10 @@ class Collator:
         return window if self.config.pad_to_window else samples // HOP
 
     def _vary(self, row: Row, draw: int, place: int, items: Sequence[Any]) -> None:
+        spoken = [item.audio for item in items if len(item.audio)]
+
         def other(number: int) -> Any:
-            return items[number % len(items)].audio
+            return spoken[number % len(spoken)]
 
         row.sounds = [
             self.augmenter.waveform(sound, draw=draw, index=place + 1000 * turn, other=other)

@@ -66,6 +66,7 @@ class StageOne(Stage):
         self.collate = replace(
             collator,
             text_share=settings.text_share,
+            transcribe_share=settings.transcribe_share,
             written_too=self._teacher is not None,
             augmenter=Augmenter(AugmentSettings(), seed=0) if settings.augment else None,
         )

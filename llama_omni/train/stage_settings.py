@@ -34,6 +34,10 @@ class StageOneSettings(StageSettings):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
     text_share: float = 0.0  # of the rows, whose questions are written instead of spoken
+    text_source: str = ""  # written questions learnt too: a file with question and answer, "tiny"
+    text_rows: int = 0  # the first so many of them; 0: all
+    transcribe_share: float = 0.0  # of the rows, whose answer is what was said, word for word
+    transcribe_splits: tuple[str, ...] = ()  # learnt beside "train", in this way alone: "words"
     distill_weight: float = 0.0  # of the divergence from the text-only LLM; 0: none
     distill_temperature: float = 1.0
     augment: bool = False  # vary the questions' sound, see `train.augment`
@@ -42,8 +46,9 @@ class StageOneSettings(StageSettings):
         TrainSettings.__post_init__(self)
         if self.llm not in ("whole", "lora", "frozen"):
             raise ConfigError(f"llm must be whole, lora or frozen, got {self.llm!r}")
-        if not 0 <= self.text_share <= 1:
-            raise ConfigError(f"text_share must be 0 to 1, got {self.text_share}")
+        for name in ("text_share", "transcribe_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be 0 to 1, got {getattr(self, name)}")
         if self.distill_weight < 0 or self.distill_temperature <= 0:
             raise ConfigError(
                 "distill_weight must be 0 or more and distill_temperature above 0, got "
@@ -53,6 +58,13 @@ class StageOneSettings(StageSettings):
             raise ConfigError(f"lora_rank must be at least 1, got {self.lora_rank}")
         if self.augment and self.feature_cache:
             raise ConfigError("feature_cache must be empty with augment: sounds differ each time")
+        if self.feature_cache and (self.transcribe_splits or self.text_source):
+            raise ConfigError(
+                "feature_cache must be empty with transcribe_splits or text_source: it holds the "
+                "spoken questions alone"
+            )
+        if self.text_rows < 0:
+            raise ConfigError(f"text_rows must be 0 or more, got {self.text_rows}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.model.vocoder import UnitVocoder
 from llama_omni.train.collate import Collator
 from llama_omni.train.product import Product
+from llama_omni.train.replay import Joined, WrittenQuestions
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.stage import HeldOut
 from llama_omni.train.stage_one import StageOne
@@ -59,10 +60,24 @@ def train_stage_one(
         resume: see `runner.train`.
     """
     history = ("history",) if settings.history else ()
-    rows: Any = SpeechDataset(data, "train", columns=("question_audio", *history))
-    collator = _collator(start, settings)
+    columns = ("question_audio", *history)
+    rows: Any = SpeechDataset(data, "train", columns=columns)
     judged = _held_out(start, data, held_out, rows.columns, output)
     lengths = rows.lengths["question_s"]
+    more: list[Any] = [
+        SpeechDataset(data, name, columns=columns) for name in settings.transcribe_splits
+    ]
+    collator = _collator(
+        start, settings, transcribed=frozenset(name for part in more for name in part.ids)
+    )
+    seconds = [lengths, *(part.lengths["question_s"] for part in more)]
+    if settings.text_source:
+        limit, seed = settings.text_rows or None, settings.seed + 1
+        more.append(WrittenQuestions(settings.text_source, limit=limit, seed=seed))
+        seconds.append(more[-1].seconds)
+    if more:
+        rows = Joined([rows, *more], seconds)
+        lengths = rows.seconds
     if settings.feature_cache:
         folder = Path(settings.feature_cache)
         features = cached_features(start.model, collator, rows, folder, device=settings.device)
