@@ -86,19 +86,6 @@ class Session:
         self._errors = 0  # one after the other
         self._began_ms: float | None = None
         self._draining = self.closed = False
-        self._handlers: dict[str, Callable[[Any], None]] = {
-            "session.update": self._update,
-            "input_audio_buffer.append": self._append,
-            "input_audio_buffer.commit": self._commit,
-            "input_audio_buffer.clear": self._clear,
-            "output_audio_buffer.clear": self._clear_output,
-            "conversation.item.create": self._create_item,
-            "conversation.item.retrieve": self._retrieve_item,
-            "conversation.item.delete": self._delete_item,
-            "conversation.item.truncate": self._truncate_item,
-            "response.create": self._create_response,
-            "response.cancel": self._cancel_response,
-        }
 
     # What comes in
 
@@ -115,7 +102,7 @@ class Session:
         event: ClientEvent | None = None
         try:
             event = read_event(frame, max_bytes=self.limits.max_event_bytes)
-            self._handlers[event["type"]](event)
+            _HANDLERS[event["type"]](self, event)
             self._errors = 0
         except ProtocolError as error:
             self._out.refuse(error, event_id=event.get("event_id") if event else None)
@@ -300,3 +287,19 @@ class Session:
 
     def _turn_settings(self, config: SessionConfig) -> TurnSettings:
         return config.turn_settings(self.model.turns, speculate=self.model.speculate)
+
+
+# Not bound methods in each session: a session that ends is then freed at once, sound and all.
+_HANDLERS: dict[str, Callable[[Session, Any], None]] = {
+    "session.update": Session._update,
+    "input_audio_buffer.append": Session._append,
+    "input_audio_buffer.commit": Session._commit,
+    "input_audio_buffer.clear": Session._clear,
+    "output_audio_buffer.clear": Session._clear_output,
+    "conversation.item.create": Session._create_item,
+    "conversation.item.retrieve": Session._retrieve_item,
+    "conversation.item.delete": Session._delete_item,
+    "conversation.item.truncate": Session._truncate_item,
+    "response.create": Session._create_response,
+    "response.cancel": Session._cancel_response,
+}
