@@ -7,7 +7,7 @@ exactly the same.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_omni.interfaces import Audio
 from llama_omni.serve.actions import (
@@ -102,7 +102,7 @@ class Session:
         event: ClientEvent | None = None
         try:
             event = read_event(frame, max_bytes=self.limits.max_event_bytes)
-            _HANDLERS[event["type"]](self, event)
+            self._HANDLERS[event["type"]](self, event)
             self._errors = 0
         except ProtocolError as error:
             self._out.refuse(error, event_id=event.get("event_id") if event else None)
@@ -256,6 +256,22 @@ class Session:
     def _cancel_response(self, event: ResponseCancel) -> None:
         self._responses.cancel(event.get("response_id"))
 
+    # A table of the class: bound methods in each session would be a cycle, and keep one that has
+    # ended, sound and all, until the garbage collector comes by.
+    _HANDLERS: ClassVar[dict[str, Callable[["Session", Any], None]]] = {
+        "session.update": _update,
+        "input_audio_buffer.append": _append,
+        "input_audio_buffer.commit": _commit,
+        "input_audio_buffer.clear": _clear,
+        "output_audio_buffer.clear": _clear_output,
+        "conversation.item.create": _create_item,
+        "conversation.item.retrieve": _retrieve_item,
+        "conversation.item.delete": _delete_item,
+        "conversation.item.truncate": _truncate_item,
+        "response.create": _create_response,
+        "response.cancel": _cancel_response,
+    }
+
     # Parts
 
     def _given(self, given: list[InputItem]) -> list[Item]:
@@ -287,19 +303,3 @@ class Session:
 
     def _turn_settings(self, config: SessionConfig) -> TurnSettings:
         return config.turn_settings(self.model.turns, speculate=self.model.speculate)
-
-
-# Not bound methods in each session: a session that ends is then freed at once, sound and all.
-_HANDLERS: dict[str, Callable[[Session, Any], None]] = {
-    "session.update": Session._update,
-    "input_audio_buffer.append": Session._append,
-    "input_audio_buffer.commit": Session._commit,
-    "input_audio_buffer.clear": Session._clear,
-    "output_audio_buffer.clear": Session._clear_output,
-    "conversation.item.create": Session._create_item,
-    "conversation.item.retrieve": Session._retrieve_item,
-    "conversation.item.delete": Session._delete_item,
-    "conversation.item.truncate": Session._truncate_item,
-    "response.create": Session._create_response,
-    "response.cancel": Session._cancel_response,
-}
