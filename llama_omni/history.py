@@ -7,16 +7,22 @@ listener heard, from the token ranges of its events alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from llama_omni.errors import InputError
 from llama_omni.interfaces import AudioDelta, Reply, ReplyDone, ReplyEvent, TextDelta, Turn
 
 KEPT_RECORDS = 16  # replies that can still be cut
+_NO_SOUND = np.zeros((), np.float32)
 
 
 class ReplyRecord:
-    """Which tokens of a reply the first samples of its sound speak, told by its events."""
+    """Which tokens of a reply the first samples of its sound speak, told by its events.
+
+    Keeps the length of the sound, not the sound: many replies of many conversations are kept.
+    """
 
     def __init__(self) -> None:
         self.reply: Reply | None = None
@@ -37,7 +43,8 @@ class ReplyRecord:
                     event.token_ends[place] if event.token_ends else event.end_sample
                 )
         else:
-            self.reply = event.reply
+            silence = np.broadcast_to(_NO_SOUND, event.reply.audio.shape)  # takes no memory
+            self.reply = replace(event.reply, audio=silence, units=(), unit_tokens=())
 
     def tokens_heard(self, samples: int) -> int:
         """Count the tokens whose whole sound lies within the first `samples` samples."""

@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,17 @@ def test_piece_without_finer_ends_is_heard_as_a_whole_or_not_at_all():
     record.note(sound(0, 150, (0, 2)))
     record.note(sound(150, 300, (3, 4)))
     assert [record.tokens_heard(n) for n in (149, 150, 299, 300)] == [0, 3, 3, 4]
+
+
+def test_record_keeps_the_length_of_the_sound_and_not_the_sound():
+    done = ReplyDone(reply=reply())
+    kept, length = weakref.ref(done.reply.audio), len(done.reply.audio)
+    record = ReplyRecord()
+    record.note(done)
+    del done
+    assert kept() is None
+    assert len(record.reply.audio) == length
+    assert record.reply.audio.strides == (0,)  # takes no memory
 
 
 def test_system_without_tokens_is_cut_by_its_share_of_sound():

@@ -1,5 +1,6 @@
 """What becomes of a question before any work: checked, worded as a prompt, and measured."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -68,9 +69,9 @@ class Asking:
     def fitting(self, talk: Talk, turns: list[Turn], options: ReplyOptions) -> list[Turn]:
         """Leave out the oldest exchanges of a history with which no reply would fit.
 
-        What is left out stays out, and no more than half of the room is filled then, so that the
-        cache of the prompt's beginning is of use again for the next turns. The history itself is
-        not touched.
+        The system's turn and the last question always stay. What is left out stays out, and no more
+        than half of the room is filled then, so that the cache of the prompt's beginning is of use
+        again for the next turns. The history itself is not touched.
 
         Source:
             The Realtime API's `truncation: "auto"`.
@@ -86,8 +87,10 @@ class Asking:
         limit = self._stepper.llm_cache.max_tokens
         room = min(options.max_new_tokens, limit // 4)
         if self._positions(without(talk.forgotten)) + room > limit:
-            while talk.forgotten < most and self._positions(without(talk.forgotten)) > limit // 2:
-                talk.forgotten += 1
+            counts = range(talk.forgotten, most)  # each leaves fewer positions than the last
+            talk.forgotten += bisect_left(
+                counts, True, key=lambda count: self._positions(without(count)) <= limit // 2
+            )
         return without(talk.forgotten)
 
     def job(

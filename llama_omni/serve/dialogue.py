@@ -128,6 +128,9 @@ class Dialogue:
                 case _:
                     pass
         await self._replies.close()
+        # They hold this dialogue: without them a session is freed now, sound and all, and not
+        # when the garbage collector next comes by, which may be minutes later.
+        del self._peer, self._replies
 
     async def _reply(self, generation: int, event: ReplyEvent | ReplyFailed) -> None:
         async with self._lock:

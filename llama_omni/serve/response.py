@@ -16,7 +16,7 @@ import numpy as np
 
 from llama_omni.audio import EMBEDDING_RATE, SAMPLE_RATE, UNIT_RATE
 from llama_omni.history import ReplyRecord
-from llama_omni.interfaces import Audio, AudioDelta, Reply, ReplyDone, TextDelta, Turn
+from llama_omni.interfaces import Audio, AudioDelta, ReplyDone, TextDelta, Turn
 from llama_omni.serve.actions import Finished, InputUsage, ReplyRequest, Status, ToolCall
 from llama_omni.serve.items import Item, Part
 from llama_omni.serve.outbox import Outbox
@@ -168,7 +168,8 @@ class Response:
         self._num_tokens = max(self._num_tokens, len(reply.token_ids))
         self._num_units = len(reply.units)
         if self.item is not None:
-            note_end(self.item, reply)
+            assert self.item.record is not None
+            self.item.record.note(event)
             if self._resampler is not None:
                 nothing = np.zeros(0, np.float32)
                 self._send_sound(self.item, self._resampler.push(nothing, final=True))
@@ -285,13 +286,6 @@ class Response:
             },
             "output_token_details": {"text_tokens": self._num_tokens, "audio_tokens": units},
         }
-
-
-def note_end(item: Item, reply: Reply) -> None:
-    """Keep of a whole reply what truncation needs: not its sound."""
-    if item.record is not None:
-        silence = np.broadcast_to(np.zeros(1, np.float32), len(reply.audio))  # takes no memory
-        item.record.note(ReplyDone(reply=replace(reply, audio=silence, units=(), unit_tokens=())))
 
 
 def _estimate(turns: tuple[Turn, ...]) -> InputUsage:

@@ -10,7 +10,7 @@ from llama_omni.serve.errors import ProtocolError
 from llama_omni.serve.items import Item
 from llama_omni.serve.limits import SessionLimits
 from llama_omni.serve.outbox import Outbox
-from llama_omni.serve.response import Reason, Response, note_end
+from llama_omni.serve.response import Reason, Response
 from llama_omni.serve.session_config import SessionConfig
 
 SessionReply = TextDelta | AudioDelta | ReplyDone | ReplyFailed | ToolCall | InputUsage
@@ -203,7 +203,8 @@ class Responses:
         item = self._cancelled.get(generation)
         if item is not None and isinstance(event, ReplyDone):
             del self._cancelled[generation]
-            note_end(item, event.reply)
+            if item.record is not None:
+                item.record.note(event)
             item.revision += 1
 
     def _rate_limit(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ exactly the same.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_omni.interfaces import Audio
 from llama_omni.serve.actions import (
@@ -86,19 +86,6 @@ class Session:
         self._errors = 0  # one after the other
         self._began_ms: float | None = None
         self._draining = self.closed = False
-        self._handlers: dict[str, Callable[[Any], None]] = {
-            "session.update": self._update,
-            "input_audio_buffer.append": self._append,
-            "input_audio_buffer.commit": self._commit,
-            "input_audio_buffer.clear": self._clear,
-            "output_audio_buffer.clear": self._clear_output,
-            "conversation.item.create": self._create_item,
-            "conversation.item.retrieve": self._retrieve_item,
-            "conversation.item.delete": self._delete_item,
-            "conversation.item.truncate": self._truncate_item,
-            "response.create": self._create_response,
-            "response.cancel": self._cancel_response,
-        }
 
     # What comes in
 
@@ -115,7 +102,7 @@ class Session:
         event: ClientEvent | None = None
         try:
             event = read_event(frame, max_bytes=self.limits.max_event_bytes)
-            self._handlers[event["type"]](event)
+            self._HANDLERS[event["type"]](self, event)
             self._errors = 0
         except ProtocolError as error:
             self._out.refuse(error, event_id=event.get("event_id") if event else None)
@@ -268,6 +255,22 @@ class Session:
 
     def _cancel_response(self, event: ResponseCancel) -> None:
         self._responses.cancel(event.get("response_id"))
+
+    # A table of the class: bound methods in each session would be a cycle, and keep one that has
+    # ended, sound and all, until the garbage collector comes by.
+    _HANDLERS: ClassVar[dict[str, Callable[["Session", Any], None]]] = {
+        "session.update": _update,
+        "input_audio_buffer.append": _append,
+        "input_audio_buffer.commit": _commit,
+        "input_audio_buffer.clear": _clear,
+        "output_audio_buffer.clear": _clear_output,
+        "conversation.item.create": _create_item,
+        "conversation.item.retrieve": _retrieve_item,
+        "conversation.item.delete": _delete_item,
+        "conversation.item.truncate": _truncate_item,
+        "response.create": _create_response,
+        "response.cancel": _cancel_response,
+    }
 
     # Parts
 

@@ -33,7 +33,7 @@ class Vad(Protocol):
 class SileroVad:
     """Silero VAD for one stream. The weights (2 MB) are loaded once a process and shared.
 
-    0.2 ms a chunk on one thread. onnxruntime lets go of the interpreter lock while it works.
+    0.2 to 0.4 ms a chunk on one thread. onnxruntime lets go of the interpreter lock while it works.
 
     Raises:
         MissingExtraError: onnxruntime or silero-vad is not installed.

@@ -28,7 +28,6 @@ class _Question:
 
     at: float = 0.0  # when it was complete (time.monotonic)
     waited_s: float | None = None  # from the end of the voice to then; None: it was typed
-    tries: int = 0
 
 
 @dataclass(slots=True)
@@ -72,7 +71,6 @@ class Talk:
         self._post_roll_s = session.model.turns.post_roll_ms / 1000
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._items: list[str] = []
         self._question = _Question()
         self._answer: _Answer | None = None
         self._asked: str | None = None  # event_id of a response.create that was not answered yet
@@ -206,14 +204,6 @@ class Talk:
             cancel = {"type": "response.cancel", "response_id": answer.response_id}
             await self._dialogue.client(cancel)
 
-    async def _forget_some(self) -> bool:
-        """Forget the older half of the talk, which has become too long; False: there is none."""
-        count = (len(self._items) // 2 + 1) // 2 * 2  # whole exchanges
-        older = self._items[: min(count, len(self._items) - 1)]
-        for item_id in older:
-            await self._dialogue.client({"type": "conversation.item.delete", "item_id": item_id})
-        return bool(older)
-
     # Following
 
     async def _follow(self, event: dict[str, Any]) -> None:
@@ -228,10 +218,6 @@ class Talk:
                 await self._stop(by_voice=True)
             case "input_audio_buffer.speech_stopped":
                 self._note_voice(event["audio_end_ms"])
-            case "conversation.item.added":
-                self._items.append(event["item"]["id"])
-            case "conversation.item.deleted":
-                self._items.remove(event["item_id"])
             case "conversation.item.truncated":
                 item = {"item_id": event["item_id"]}
                 await self._dialogue.client({"type": "conversation.item.retrieve", **item})
@@ -239,9 +225,9 @@ class Talk:
                 heard = event["item"]["content"][0]["transcript"]
                 self._screen.remark(f"heard: {heard.strip()}" if heard.strip() else "heard nothing")
             case "error":
-                await self._note_error(event["error"])
+                self._note_error(event["error"])
             case "response.done" if answer and event["response"]["id"] == answer.response_id:
-                await self._note_done(answer, event["response"])
+                answer.status = event["response"]["status"]
             case _ if answer and event.get("response_id") == answer.response_id:
                 self._follow_answer(answer, event)
             case _:
@@ -270,24 +256,11 @@ class Talk:
         waited_s = (self._listening.heard_ms - audio_end_ms) / 1000 + self._post_roll_s
         self._question = _Question(at=time.monotonic(), waited_s=waited_s)
 
-    async def _note_error(self, error: dict[str, Any]) -> None:
-        """Say what went wrong. A talk that is too long is not: `_note_done` shortens it."""
+    def _note_error(self, error: dict[str, Any]) -> None:
+        """Say what went wrong."""
         if error["event_id"] is not None and error["event_id"] == self._asked:
             self._asked = None
-        if error["code"] != "overloaded" or self._question.tries:
-            self._screen.remark(f"error: {error['message']}")
-
-    async def _note_done(self, answer: _Answer, response: dict[str, Any]) -> None:
-        answer.status = response["status"]
-        failed = response["status"] == "failed"
-        details = response["status_details"] or {}
-        if failed and details["error"]["code"] == "overloaded" and not self._question.tries:
-            self._question.tries = 1
-            if await self._forget_some():
-                self._screen.remark("the talk is long: its beginning is forgotten")
-                await self._respond()
-            else:
-                self._screen.remark(f"error: {details['error']['message']}")
+        self._screen.remark(f"error: {error['message']}")
 
     def _settle(self, answer: _Answer) -> None:
         """Say how fast an answer was that is over."""

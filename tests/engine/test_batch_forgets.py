@@ -54,6 +54,27 @@ def test_a_long_talk_goes_on_without_its_beginning(parts):
     check_empty(engine)
 
 
+def test_no_more_is_forgotten_than_must_be_and_few_prompts_are_tried(parts, monkeypatch):
+    talk = [turn for n in range(60) for turn in (question(n), Turn(role="assistant", text="yes"))]
+    engine = make_engine(parts)
+    engine.open(1)
+    measured = []
+    positions = engine._asking._positions
+
+    def measure(turns):
+        measured.append(len(turns))
+        return positions(turns)
+
+    monkeypatch.setattr(engine._asking, "_positions", measure)
+    engine.replace(1, [SYSTEM, *talk])
+    ask(engine, 1, question(60))
+    forgotten, half = engine._talks[1].forgotten, engine._stepper.llm_cache.max_tokens // 2
+    assert len(measured) <= 8  # a long talk is not worded anew for each exchange
+    assert positions([SYSTEM, *talk[2 * forgotten :], question(60)]) <= half
+    assert positions([SYSTEM, *talk[2 * (forgotten - 1) :], question(60)]) > half
+    engine.close(1)
+
+
 def test_what_was_forgotten_may_be_deleted(parts):
     engine = make_engine(parts)
     engine.open(1)

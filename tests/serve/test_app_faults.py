@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import gc
 import json
+import weakref
 
 import pytest
 from fake_engine import GONE, FakeEngine
@@ -50,6 +52,35 @@ def test_bad_frame_gets_an_error_and_the_session_goes_on(frame, code):
             assert running.number("llama_omni_errors_total", code=code) == 1
 
     run(talk())
+
+
+def test_session_that_ended_is_freed_without_the_garbage_collector():
+    async def talk():
+        async with serving() as running:
+            made, begin = [], running.realtime.new_session
+
+            def new_session(patch=None):
+                session = begin(patch)
+                made.append(weakref.ref(session))
+                return session
+
+            running.realtime.new_session = new_session
+            for vanishes in (False, True):
+                async with running.socket() as socket:
+                    client = Client(Stock(socket))
+                    await client.ask()
+                    await client.until("response.created" if vanishes else "response.done")
+                    if vanishes:
+                        socket.transport.abort()
+            await settled(lambda: not running.realtime._connections)
+            await settled(lambda: not any(session() for session in made), seconds=60.0)
+            assert len(made) == 2
+
+    gc.disable()
+    try:
+        run(talk())
+    finally:
+        gc.enable()
 
 
 def test_large_event_is_refused_and_a_huge_one_closes():

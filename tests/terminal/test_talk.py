@@ -207,51 +207,30 @@ def test_failed_answer_is_told_and_the_next_question_answered():
     run(talk())
 
 
-def test_talk_that_is_too_long_forgets_its_beginning_and_goes_on():
-    class Forgetful(FakeEngine):
-        """Takes at most three turns."""
+def test_refused_question_is_told_once_and_the_talk_goes_on():
+    class Full(FakeEngine):
+        """Has no room for the first question."""
 
         def conversation(self, system=None):
             made = super().conversation(system)
-            prepare = made.prepare
+            prepare, asked = made.prepare, []
 
             def check(question, options=None, **more):
-                if len(made.turns) > 4:
-                    raise CapacityError("a conversation must fit 5 turns")
+                asked.append(question)
+                if len(asked) == 1:
+                    raise CapacityError("at most 0 replies wait for room")
                 return prepare(question, options, **more)
 
             made.prepare = check
             return made
 
     async def talk():
-        running = Running(Forgetful())
-        lines = Typed(*(f"Question {number}?" for number in range(5)), stays=False)
-        await running.talk.run(lines, patient=True)
-        running.threads.shutdown()
-        assert [line.strip() for line in running.answers] == [WORDS] * 5
-        assert "(the talk is long: its beginning is forgotten)" in running.remarks
-        assert not any("error" in remark for remark in running.remarks)
-
-    run(talk())
-
-
-def test_question_that_never_fits_is_an_error():
-    class Full(FakeEngine):
-        def conversation(self, system=None):
-            made = super().conversation(system)
-
-            def refuse(*_, **__):
-                raise CapacityError("a conversation must fit nothing")
-
-            made.prepare = refuse
-            return made
-
-    async def talk():
         running = Running(Full())
         await running.talk.run(Typed("One?", "Two?", stays=False), patient=True)
         running.threads.shutdown()
-        assert running.answers == []
-        assert running.remarks.count("(error: a conversation must fit nothing)") == 2
+        assert [line.strip() for line in running.answers] == [WORDS]
+        errors = [remark for remark in running.remarks if "error" in remark]
+        assert errors == ["(error: at most 0 replies wait for room)"]
 
     run(talk())
 
