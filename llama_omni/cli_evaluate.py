@@ -139,7 +139,7 @@ def run_command(
     with one_line_errors(debug):
         from llama_omni.evaluate.measures import make_measures
         from llama_omni.evaluate.results import Results
-        from llama_omni.evaluate.run import RunSettings, choose, run
+        from llama_omni.evaluate.run import RunSettings, choose, run, unanswered
         from llama_omni.evaluate.sets import open_set
 
         settings = RunSettings(
@@ -176,8 +176,10 @@ def run_command(
             "machine": _machine(device, dtype.value),
         }
         results = Results(output, test_set, items, facts)
-        with _system(system, how, batch) as ask, _bar("asking") as show:
-            failed = run(ask, test_set, items, results, settings, progress=show)
+        failed = 0
+        if unanswered(items, results, settings):
+            with _system(system, how, batch) as ask, _bar("asking") as show:
+                failed = run(ask, test_set, items, results, settings, progress=show)
         if failed:
             note(f"{failed} replies failed; they are in the report, and asked again by a new run")
         _measure(output, measures, seed)

@@ -18,6 +18,7 @@ from typing import Any
 from llama_omni import audio
 from llama_omni.errors import InputError, OutputError
 from llama_omni.evaluate.records import EvalItem, EvalSet, ReplyRow
+from llama_omni.files import write_text
 from llama_omni.interfaces import Audio
 
 RUN, ITEMS, REPLIES, SCORES = "run.json", "items.jsonl", "replies.jsonl", "scores.json"
@@ -51,7 +52,11 @@ class Results:
         self.folder, self._set = folder, test_set
         self.names = file_names(items)
         self._questions: set[str] = set()  # whose sounds are kept
-        known = {"name": test_set.name, "notes": [*test_set.notes], "fingerprint": _hash(items)}
+        known = {
+            "name": test_set.name,
+            "notes": [*test_set.notes],
+            "fingerprint": _hash(items),
+        }
         run = {**run, "set": known}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +132,7 @@ class Results:
         rows = [ReplyRow.from_json(line) for line in read_lines(file, mend=True)]
         good = {row.key: row for row in rows if row.item in wanted and row.error is None}
         if len(good) < len(rows):
-            _write_whole(file, _dumped(row.to_json() for row in good.values()))
+            write_text(file, _dumped(row.to_json() for row in good.values()))
         return good
 
     def _begin(self, run: Mapping[str, Any], items: Sequence[EvalItem]) -> None:
@@ -150,9 +155,9 @@ class Results:
             both = [*earlier.get("conditions", []), *run.get("conditions", [])]
             conditions = [*dict.fromkeys(both)]
         lines = ({**asdict(item), "question": self._question(item)} for item in items)
-        _write_whole(self.folder / ITEMS, _dumped(lines))
+        write_text(self.folder / ITEMS, _dumped(lines))
         text = json.dumps({**run, "conditions": conditions}, indent=1) + "\n"
-        _write_whole(file, text)
+        write_text(file, text)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -209,7 +214,7 @@ def read_lines(file: Path, *, mend: bool = False) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             if number == len(lines):
                 if mend:
-                    _write_whole(file, "".join(lines[:-1]))
+                    write_text(file, "".join(lines[:-1]))
                 return
             raise InputError(f"{file}:{number} must be JSON, but is not: {error}") from error
         if isinstance(found, dict):
@@ -226,6 +231,8 @@ def add_line(file: Path, value: Mapping[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(value) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
     except OSError as error:
         raise OutputError(f"{file} must be writable, got: {error.strerror}") from error
 
@@ -236,10 +243,7 @@ def write_object(file: Path, value: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    try:
-        _write_whole(file, json.dumps(value, indent=1) + "\n")
-    except OSError as error:
-        raise OutputError(f"{file} must be writable, got: {error.strerror}") from error
+    write_text(file, json.dumps(value, indent=1) + "\n")
 
 
 def file_names(items: Sequence[EvalItem]) -> dict[str, str]:
@@ -266,12 +270,6 @@ def _check(file: Path) -> None:
             f"{file.parent} must be a results folder of `llama-omni evaluate`, "
             f"but has no {file.name}"
         )
-
-
-def _write_whole(file: Path, text: str) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
 
 
 def _dumped(lines: Iterable[Mapping[str, Any]]) -> str:

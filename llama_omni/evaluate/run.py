@@ -96,12 +96,7 @@ def run(
             before is kept.
         OutputError: the results cannot be written.
     """
-    wanted = [
-        (item, condition)
-        for condition in settings.conditions
-        for item in items
-        if (item.id, condition.name) not in results.rows
-    ]
+    wanted = unanswered(items, results, settings)
     total = len(items) * len(settings.conditions)
     done, failed, in_a_row = total - len(wanted), 0, 0
     if not wanted:
@@ -123,6 +118,18 @@ def run(
                     "what came before is kept, run again to go on"
                 )
     return failed
+
+
+def unanswered(
+    items: Sequence[EvalItem], results: Results, settings: RunSettings
+) -> list[tuple[EvalItem, Condition]]:
+    """Return what is still to be asked, in its order."""
+    return [
+        (item, condition)
+        for condition in settings.conditions
+        for item in items
+        if (item.id, condition.name) not in results.rows
+    ]
 
 
 def _asked(

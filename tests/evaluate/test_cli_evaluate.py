@@ -190,6 +190,14 @@ def test_a_name_may_be_mended_in_the_same_folder(tmp_path, recordings, capsys, m
     assert 'differs in system ("embedded", now "no/such/folder")' in capsys.readouterr().err
 
 
+def test_a_finished_run_loads_no_system(tmp_path, recordings, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr(llama_omni, "load", lambda *_, **__: Embedded())
+    assert run(recordings, out) == 0
+    monkeypatch.delattr(llama_omni, "load")
+    assert run(recordings, out) == 0
+
+
 def test_a_folder_without_results_or_scores_says_what_to_do(tmp_path, system, recordings, capsys):
     assert evaluate("measure", tmp_path) == 2
     assert "has no run.json" in capsys.readouterr().err
