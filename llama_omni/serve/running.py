@@ -20,6 +20,11 @@ logger = logging.getLogger(__name__)
 _SLACK = 2**20  # so that an event just above its limit is told, and not cut off
 
 
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """Leave out what uvicorn says, as an error, of each connection that is refused in words."""
+    return "returned without completing handshake" not in record.getMessage()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Address:
     """Where the server listens."""
@@ -63,6 +68,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, app: FastAPI, address: Address) -> None:
         self._realtime = app.state.server
         settings = self._realtime.settings
+        logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -302,6 +302,7 @@ def test_log_holds_neither_keys_nor_sound_nor_words(caplog):
     secret = run(talk())
     assert "session=sess_" in caplog.text
     assert "refused code=invalid_api_key" in caplog.text
+    assert "ERROR" not in caplog.text  # who is refused in words has broken nothing
     for hidden in (key, wrong, secret, sound[:40], "secret question", "secret words", "w0 w1"):
         assert hidden not in caplog.text
 
