@@ -12,6 +12,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from llama_omni.engine.memory import Trimming
 from llama_omni.errors import InputError, LlamaOmniError
 from llama_omni.remote.messages import (
     Call,
@@ -53,6 +54,7 @@ def serve(engine: "BatchEngine", connection: Connection) -> None:
         EOFError: the other end of the pipe is gone.
     """
     told = time.monotonic()
+    memory = Trimming()
     while True:
         happened: list[Happened] = []
         while connection.poll(0 if engine.has_work or happened else BEAT_S):
@@ -60,8 +62,11 @@ def serve(engine: "BatchEngine", connection: Connection) -> None:
             if isinstance(message, Stop):
                 return
             happened += answer(engine, message)
+            if message.method == "close":
+                memory.freed()
         if engine.has_work:
             happened += engine.step()
+        memory.now_and_then()
         if happened or time.monotonic() - told >= BEAT_S:
             connection.send(Report(tuple(happened), engine.numbers()))
             told = time.monotonic()

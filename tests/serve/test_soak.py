@@ -100,15 +100,16 @@ def test_ledger_sees_every_broken_rule(frames, broken):
     assert all(part in rule for part, rule in zip(broken, ledger.broken, strict=True))
 
 
-def soaked(*, engine_grows=0, tasks=5, fds=20, cache=0, broken=0, errors=(), code=0):
+def soaked(*, engine_grows=0, caches_grow=0, tasks=5, fds=20, cache=0, broken=0, errors=(), code=0):
     """What a soak of ten minutes would have seen."""
 
-    def sample(at_s, grown=0, **gauges):
+    def sample(at_s, grown=0, cached=0, **gauges):
         held = {"rss": 100 * MIB, "threads": 9, "fds": 20}
+        gauges = {"engine_cache_bytes": int(cached * MIB), **gauges}
         return {
             "at_s": at_s,
             "server": held,
-            "engine": held | {"rss": (400 + grown) * MIB},
+            "engine": held | {"rss": int((400 + grown + cached) * MIB)},
             "tasks": 5,
             **dict.fromkeys(EMPTY, 0),
             **gauges,
@@ -117,7 +118,10 @@ def soaked(*, engine_grows=0, tasks=5, fds=20, cache=0, broken=0, errors=(), cod
     after = sample(601, tasks=tasks, engine_cache_bytes=cache)
     after["server"] = after["server"] | {"fds": fds}
     return {
-        "samples": [sample(at, engine_grows * at / 600) for at in np.arange(0.5, 600, 5).tolist()],
+        "samples": [
+            sample(at, engine_grows * at / 600, caches_grow * at / 600)
+            for at in np.arange(0.5, 600, 5).tolist()
+        ],
         "empty_before": sample(0),
         "empty_after": after,
         "seen": {
@@ -136,7 +140,8 @@ def soaked(*, engine_grows=0, tasks=5, fds=20, cache=0, broken=0, errors=(), cod
     [
         pytest.param({}, None, id="nothing"),
         pytest.param({"engine_grows": 20, "errors": ["item_not_found"]}, None, id="a little"),
-        pytest.param({"engine_grows": 40}, "engine's rss grow", id="memory"),
+        pytest.param({"engine_grows": 40}, "engine's rss beside its caches grow", id="memory"),
+        pytest.param({"caches_grow": 300}, None, id="more who talk"),
         pytest.param({"tasks": 6}, "no task", id="task"),
         pytest.param({"fds": 21}, "server has no more files", id="file"),
         pytest.param({"cache": 1}, "nothing is held", id="cache"),

@@ -85,21 +85,27 @@ def tenth(samples: Sequence[dict[str, Any]], number: int, seconds: float) -> lis
 def _growth(
     settings: SoakSettings, process: str, what: str, samples: Sequence[dict[str, Any]], most: float
 ) -> dict[str, Any]:
-    early, late = (
-        [sample[process][what] for sample in tenth(samples, number, settings.seconds)]
-        for number in (2, 10)
-    )
-    rule = f"the {process}'s {what} grow by at most {most:.0%} from the second tenth to the last"
+    def of(number: int) -> list[int]:
+        return [_held(one, process, what) for one in tenth(samples, number, settings.seconds)]
+
+    early, late = of(2), of(10)
+    name = "rss beside its caches" if (process, what) == ("engine", "rss") else what
+    rule = f"the {process}'s {name} grow by at most {most:.0%} from the second tenth to the last"
     if settings.seconds < settings.min_judged_s or not early or not late:
         return _rule(rule, "too short to tell", None)
     then, now = median(early), median(late)
     if what == "rss":
         found = f"{then / 2**20:.1f} MiB, then {now / 2**20:.1f} MiB ({now / then - 1:+.1%})"
-        fourth = median(one[process][what] for one in tenth(samples, 4, settings.seconds))
-        found += f"; from the fourth on {now / fourth - 1:+.1%}"
+        found += f"; from the fourth on {now / median(of(4)) - 1:+.1%}"
     else:
         found = f"{then:g}, then {now:g}"
     return _rule(rule, found, now <= (1 + most) * then)
+
+
+def _held(sample: dict[str, Any], process: str, what: str) -> int:
+    """Read what a process held, without the caches of the conversations of that moment."""
+    caches = sample["engine_cache_bytes"] if (process, what) == ("engine", "rss") else 0
+    return sample[process][what] - caches
 
 
 def _rule(rule: str, found: str, held: bool | None) -> dict[str, Any]:
