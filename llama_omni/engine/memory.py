@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Callable
 
-EVERY_S = 10.0  # at most so often: a call takes milliseconds, in which nobody's sound is made
+# At most so often: 100 MB given back take about 15 ms, in which nobody's sound is made.
+IDLE_S, BUSY_S = 10.0, 60.0
 
 
 def trimmer() -> Callable[[], object] | None:
@@ -41,8 +42,10 @@ class Trimming:
         """Note that something was freed."""
         self._freed = True
 
-    def now_and_then(self) -> None:
+    def now_and_then(self, *, busy: bool) -> None:
         """Give memory back if anything was freed, and the last time was long enough ago."""
-        if self._freed and self._trim is not None and self._clock() - self._last >= EVERY_S:
+        if not self._freed or self._trim is None:
+            return
+        if self._clock() - self._last >= (BUSY_S if busy else IDLE_S):
             self._trim()
             self._last, self._freed = self._clock(), False
