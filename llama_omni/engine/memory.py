@@ -9,8 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-# At most so often: 100 MB given back take about 15 ms, in which nobody's sound is made.
-IDLE_S, BUSY_S = 10.0, 60.0
+EVERY_S = 10.0  # at most so often: a call takes milliseconds, in which nobody's sound is made
 
 
 def trimmer() -> Callable[[], object] | None:
@@ -42,10 +41,8 @@ class Trimming:
         """Note that something was freed."""
         self._freed = True
 
-    def now_and_then(self, *, busy: bool) -> None:
+    def now_and_then(self) -> None:
         """Give memory back if anything was freed, and the last time was long enough ago."""
-        if not self._freed or self._trim is None:
-            return
-        if self._clock() - self._last >= (BUSY_S if busy else IDLE_S):
+        if self._freed and self._trim is not None and self._clock() - self._last >= EVERY_S:
             self._trim()
             self._last, self._freed = self._clock(), False

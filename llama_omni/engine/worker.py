@@ -66,7 +66,7 @@ def serve(engine: "BatchEngine", connection: Connection) -> None:
                 memory.freed()
         if engine.has_work:
             happened += engine.step()
-        memory.now_and_then(busy=engine.has_work)
+        memory.now_and_then()
         if happened or time.monotonic() - told >= BEAT_S:
             connection.send(Report(tuple(happened), engine.numbers()))
             told = time.monotonic()

@@ -7,27 +7,24 @@ import pytest
 import torch
 
 from llama_omni.bench.soak.server import held_by
-from llama_omni.engine.memory import BUSY_S, IDLE_S, Trimming, trimmer
+from llama_omni.engine.memory import EVERY_S, Trimming, trimmer
 
 
 def test_memory_is_given_back_now_and_then_and_only_after_something_was_freed():
     now, calls = [0.0], []
     memory = Trimming(lambda: calls.append(now[0]), clock=lambda: now[0])
-
-    def at(seconds, *, busy=False):
-        now[0] = seconds
-        memory.now_and_then(busy=busy)
-
-    at(IDLE_S)  # nothing was freed yet
+    memory.now_and_then()
     memory.freed()
-    at(IDLE_S - 1)  # too early
-    at(IDLE_S)
-    at(3 * IDLE_S)  # nothing was freed since
-    assert calls == [IDLE_S]
+    memory.now_and_then()  # too early
+    now[0] = EVERY_S
+    memory.now_and_then()
+    memory.now_and_then()  # nothing was freed since
+    now[0] = 3 * EVERY_S
+    memory.now_and_then()
+    assert calls == [EVERY_S]
     memory.freed()
-    at(3 * IDLE_S, busy=True)  # too early for those who talk
-    at(IDLE_S + BUSY_S, busy=True)
-    assert calls == [IDLE_S, IDLE_S + BUSY_S]
+    memory.now_and_then()
+    assert calls == [EVERY_S, 3 * EVERY_S]
 
 
 @pytest.mark.skipif(trimmer() is None, reason="this system's C library cannot")
