@@ -61,12 +61,13 @@ def lm(
     tokenizer: Tokenizer,
     output: Output,
     source: Table = None,
+    start: Begin = None,
     settings: Settings = None,
     device: TrainDevice = "auto",
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Train a language model from nothing on written questions and answers."""
+    """Train a language model on written questions and answers, from nothing or further."""
     with one_line_errors(debug):
         from llama_omni.model.presets import preset
         from llama_omni.model.tokenizer import load_tokenizer
@@ -92,6 +93,7 @@ def lm(
             settings=recipe.lm,
             training=recipe.training,
             held_out=held_out,
+            start=start,
         )
         _tell(result, output)
 

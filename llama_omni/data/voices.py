@@ -105,7 +105,13 @@ TINY = VoicePool(
         "espeak-ng:en-gb-x-rp+f5": 1.0,
         "espeak-ng:en-gb-x-rp+klatt6": 1.0,
         "espeak-ng:en-gb-x-gbclan+m5": 0.5,
+        "espeak-ng:en-gb-x-gbclan+f2": 0.5,
+        "espeak-ng:en-gb-x-gbcwmd+m3": 0.5,
+        "espeak-ng:en-gb-x-gbcwmd+f3": 0.5,
+        "espeak-ng:en-gb+m7": 0.5,
+        "espeak-ng:en-us+m2": 0.5,
         "espeak-ng:en-029+benjamin": 0.5,
+        "espeak-ng:en-029+f2": 0.5,
     },
 )
 # Never trained on: two recorded speakers, and accents and variants that are both absent above.

@@ -20,6 +20,8 @@ from llama_omni.interfaces import Audio
 
 _KNOTS_HZ = np.geomspace(60.0, SAMPLE_RATE / 2, 7)  # where the equaliser's gains are drawn
 _TELEPHONE_HZ = (300.0, 3400.0)
+_BENDS = 9  # places of the mel axis that move, its ends among them
+_RHYTHM_FRAMES = 25  # between those of time
 _SIZES = sorted(  # even, of small factors: quick to transform
     2 * 2**a * 3**b * 5**c * 7**d
     for a in range(25)
@@ -48,6 +50,8 @@ class AugmentSettings:
     level_db: tuple[float, float] = (-26.0, -1.0)  # peak, against full scale
     warp_share: float = 0.7
     warp: float = 0.15  # the mel axis stretched by 1 +- this: another vocal tract
+    bend: float = 2.0  # mel channels by which each eighth of the axis moves alone: other vowels
+    rhythm: float = 4.0  # frames by which each quarter of a second moves alone: other durations
     time_masks: int = 2
     time_mask_frames: int = 20  # at most, of 10 ms, and at most a tenth of the utterance
     mel_masks: int = 2
@@ -68,6 +72,11 @@ class AugmentSettings:
         for name in ("silence_s", "equaliser_db", "time_masks", "time_mask_frames", "mel_masks"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"augment.{name} must be 0 or more, got {getattr(self, name)}")
+        for name, most in (("bend", 4.0), ("rhythm", _RHYTHM_FRAMES / 2)):  # order is kept
+            if not 0.0 <= getattr(self, name) <= most:
+                raise ConfigError(
+                    f"augment.{name} must be 0 to {most:g}, got {getattr(self, name)}"
+                )
         if self.reverb_s[0] <= 0:
             raise ConfigError(f"augment.reverb_s must be above 0, got {self.reverb_s[0]}")
 
@@ -131,7 +140,7 @@ class Augmenter:
         indices: Sequence[int],
         strength: float = 1.0,
     ) -> Float[Tensor, "B n_mels F"]:
-        """Warp the mel axis and hide stretches of time and bands; see `AugmentSettings`.
+        """Warp mel axis and time, and hide stretches of both; see `AugmentSettings`.
 
         Args:
             mel: (B, n_mels, F) log-mel, padded on the right.
@@ -141,23 +150,31 @@ class Augmenter:
             strength: Share of the rows that are changed.
         """
         s, channels = self.settings, mel.shape[1]
-        warps, hidden = [], torch.zeros_like(mel, dtype=torch.bool)
+        axis, time = torch.arange(channels).float(), torch.arange(mel.shape[2]).float()
+        from_channels = axis.repeat(len(mel), 1)  # (B, n_mels): where each is read
+        from_frames = time.repeat(len(mel), 1)  # (B, F)
+        hidden = torch.zeros_like(mel, dtype=torch.bool)
         for row, (index, frames) in enumerate(zip(indices, lengths.tolist(), strict=True)):
             rng = self._rng(draw, index, 1)
             if rng.random() >= strength:
-                warps.append(1.0)
                 continue
             warped = rng.random() < s.warp_share
-            warps.append(rng.uniform(1.0 - s.warp, 1.0 + s.warp) if warped else 1.0)
+            if warped:
+                from_channels[row] *= rng.uniform(1.0 - s.warp, 1.0 + s.warp)
             for _ in range(s.time_masks):
                 first, end = _stretch(rng, frames, min(s.time_mask_frames, frames // 10))
                 hidden[row, :, first:end] = True
             for _ in range(s.mel_masks):
                 first, end = _stretch(rng, channels, min(s.mel_mask_channels, channels // 4))
                 hidden[row, first:end] = True
-        matrix = _warp_matrix(torch.tensor(warps, device=mel.device), channels)
+            if warped:
+                from_channels[row] += _moves(rng, channels, _BENDS, s.bend)
+                places = max(2, 1 + frames // _RHYTHM_FRAMES)
+                from_frames[row, :frames] += _moves(rng, frames, places, s.rhythm)
+                from_frames[row, :frames].clamp_(0, frames - 1)
         mean = mel.mean(dim=(1, 2), keepdim=True)  # (B, 1, 1)
-        return torch.where(hidden, mean, matrix.to(mel.dtype) @ mel)
+        moved = _read(_read(mel, from_channels.to(mel)).mT, from_frames.to(mel)).mT
+        return torch.where(hidden, mean, moved)
 
     def _rng(self, draw: int, index: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, draw, index, purpose])
@@ -242,10 +259,20 @@ def _stretch(rng: np.random.Generator, size: int, longest: int) -> tuple[int, in
     return first, first + length
 
 
-def _warp_matrix(factors: Float[Tensor, " B"], channels: int) -> Float[Tensor, "B n_mels n_mels"]:
-    """Return what reads channel c at c * factor, between channels linearly, the last beyond."""
-    source = (torch.arange(channels, device=factors.device) * factors[:, None]).clamp(
-        max=channels - 1
-    )  # (B, n_mels)
-    distance = source[..., None] - torch.arange(channels, device=factors.device)
-    return (1.0 - distance.abs()).clamp(min=0.0)  # (B, n_mels, n_mels)
+def _moves(rng: np.random.Generator, size: int, places: int, most: float) -> Float[Tensor, " size"]:
+    """Draw how far each point of an axis moves: +- most at so many places, straight between."""
+    drawn = rng.uniform(-most, most, places)
+    return torch.from_numpy(
+        np.interp(np.arange(size), np.linspace(0, size - 1, places), drawn).astype(np.float32)
+    )
+
+
+def _read(values: Float[Tensor, "B X Y"], places: Float[Tensor, "B X"]) -> Float[Tensor, "B X Y"]:
+    """Read along the middle axis at places between points, linearly; the ends reach outwards."""
+    last = values.shape[1] - 1
+    below = places.clamp(0, last).floor().long()  # (B, X)
+    share = (places.clamp(0, last) - below)[..., None]  # (B, X, 1)
+    wide = (-1, -1, values.shape[2])
+    low = values.gather(1, below[..., None].expand(wide))
+    high = values.gather(1, (below + 1).clamp(max=last)[..., None].expand(wide))
+    return low + share * (high - low)

@@ -1,4 +1,4 @@
-"""Pretraining of a small language model from nothing, on questions and answers or on documents.
+"""Pretraining of a small language model, on questions and answers or on documents.
 
 Rows are padded on the right and attention is causal, so no mask is needed; logits are computed only
 where something is to be learnt.
@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, DynamicCache, PretrainedConfig
 
 from llama_omni.data.records import Record
-from llama_omni.errors import ConfigError
+from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.metrics import spoken_words
 from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.prompt import IGNORE, PromptTemplate, encode_prompt
@@ -55,8 +56,9 @@ def train_lm(
     settings: LMSettings,
     training: TrainSettings,
     held_out: Mapping[str, Sequence[Record]],
+    start: Path | None = None,
 ) -> TrainResult:
-    """Train a language model from nothing; goes on where it was stopped.
+    """Train a language model, from nothing or further; goes on where it was stopped.
 
     Args:
         rows: What is learnt, see `TextRows`.
@@ -68,6 +70,11 @@ def train_lm(
         settings: What is learnt and how it is judged.
         training: The run; `metric="accuracy"`, `greater_is_better=True` keeps the best.
         held_out: Questions with answers by the name of their split.
+        start: A folder of Transformers whose weights to begin with, of the same shape.
+
+    Raises:
+        CheckpointError: `start` holds no language model.
+        ConfigError: `start` has another shape.
     """
     torch.manual_seed(training.seed)
     task = LMTask(
@@ -78,6 +85,8 @@ def train_lm(
         settings=settings,
         samples=output / "samples",
     )
+    if start is not None:
+        _begin_with(start, task.model)
     return train(task, rows, rows.lengths, training, output)
 
 
@@ -228,6 +237,22 @@ class LMTask:
             self._template,
             bos_token_id=self._tokenizer.bos_token_id,
         )
+
+
+def _begin_with(start: Path, model: Any) -> None:
+    """Take the weights of a language model of the same shape."""
+    try:
+        found = AutoModelForCausalLM.from_pretrained(str(start), local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{start} must hold a language model, got: {error}") from error
+    ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in found.state_dict().items()}
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            raise ConfigError(
+                f"{name} of {start} must be {ours.get(name)}, this run's, got {theirs.get(name)}"
+            )
+    model.load_state_dict(found.state_dict())
 
 
 def _ends(config: Any) -> Int[Tensor, " ends"]:

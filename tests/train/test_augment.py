@@ -10,8 +10,8 @@ from llama_omni.train.augment import Augmenter, AugmentSettings
 
 NOTHING = AugmentSettings(
     silence_s=0.0, speed=0.0, equaliser_db=0.0, reverb_share=0.0, noise_share=0.0,
-    telephone_share=0.0, clip_share=0.0, level_db=(-6.0, -6.0), warp_share=0.0, time_masks=0,
-    mel_masks=0,
+    telephone_share=0.0, clip_share=0.0, level_db=(-6.0, -6.0), warp_share=0.0, bend=0.0,
+    rhythm=0.0, time_masks=0, mel_masks=0,
 )  # fmt: skip
 RATE = 16000
 
@@ -136,6 +136,30 @@ def test_warp_moves_a_peak_by_its_share():
     assert peaks.max() > 43
 
 
+@pytest.mark.parametrize("axis", ["bend", "rhythm"])
+def test_moved_places_stay_in_order_and_near(axis):
+    ramp = torch.arange(80).float()
+    mel = ramp[:, None].expand(80, 80) if axis == "bend" else ramp.expand(80, 80)
+    found = only(warp_share=1.0, warp=0.0, **{axis: 4.0}).mel(
+        mel.expand(20, 80, 80), torch.full((20,), 80), draw=0, indices=range(20)
+    )
+    along = found[:, :, 40] if axis == "bend" else found[:, 40]  # (20, 80)
+    assert (along.diff(dim=1) >= 0).all()
+    assert 2.0 < (along - ramp).abs().max() <= 4.0
+    assert len({tuple(row.tolist()) for row in along}) == 20
+
+
+def test_another_rhythm_leaves_the_padding_alone():
+    mel = torch.randn(6, 80, 120)
+    lengths = torch.tensor([120, 100, 60, 30, 10, 1])
+    found = only(warp_share=1.0, warp=0.0, rhythm=4.0).mel(mel, lengths, draw=0, indices=range(6))
+    for row, length in enumerate(lengths.tolist()):
+        assert torch.equal(found[row, :, length:], mel[row, :, length:])
+        inside = mel[row, :, :length]
+        assert found[row, :, :length].max() <= inside.max()
+        assert found[row, :, :length].min() >= inside.min()
+
+
 def test_masks_hide_stretches_within_the_row():
     mel = torch.randn(8, 80, 300)
     lengths = torch.full((8,), 200)
@@ -167,6 +191,8 @@ def test_an_utterance_costs_milliseconds():
     [
         ({"noise_share": 1.5}, "augment.noise_share must be 0 to 1, got 1.5"),
         ({"speed": 0.9}, "augment.speed must be 0 to 0.5, got 0.9"),
+        ({"bend": 5.0}, "augment.bend must be 0 to 4, got 5.0"),
+        ({"rhythm": -1.0}, "augment.rhythm must be 0 to 12.5, got -1.0"),
         ({"noise_db": (3.0, 1.0)}, "augment.noise_db must be"),
         ({"silence_s": -1.0}, "augment.silence_s must be 0 or more"),
         ({"reverb_s": (0.0, 1.0)}, "augment.reverb_s must be above 0"),

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from llama_omni.data.records import Exchange, Record
-from llama_omni.errors import InputError
+from llama_omni.errors import CheckpointError, ConfigError, InputError
 from llama_omni.model.tokenizer import load_tokenizer
 from llama_omni.prompt import IGNORE, prompt_template
 from llama_omni.train.lm import LMSettings, LMTask, train_lm
@@ -169,3 +169,49 @@ def test_row_beyond_the_end_is_refused(tokenizer):
     _, rows = task_for(tokenizer)
     with pytest.raises(IndexError, match="must be below 16"):
         rows[16]
+
+
+def test_a_run_begins_with_what_an_earlier_one_made(tokenizer, tmp_path):
+    rows = TextRows.of_records(RECORDS, tokenizer, TEMPLATE)
+
+    def run(name, start=None, **changes):
+        return train_lm(
+            rows,
+            tmp_path / name,
+            config=small_config(),
+            tokenizer=tokenizer,
+            template=TEMPLATE,
+            settings=LMSettings(max_new_tokens=40),
+            training=settings_for(**changes),
+            held_out={"same": RECORDS},
+            start=start,
+        )
+
+    first = run("first")
+    second = run("second", tmp_path / "first" / "final", max_steps=1, learning_rate=1e-6)
+    assert second.metrics["loss"] == pytest.approx(first.metrics["loss"], rel=0.05)
+
+
+def test_no_model_or_another_shape_to_begin_with_is_refused(tokenizer, tmp_path):
+    wide = small_config()
+    wide.hidden_size, wide.head_dim = 48, 24
+    AutoModelForCausalLM.from_config(wide).save_pretrained(tmp_path / "wide")
+    (tmp_path / "empty").mkdir()
+    rows = TextRows.of_records(RECORDS, tokenizer, TEMPLATE)
+    for start, error, message in (
+        ("wide", ConfigError, r"wide must be \(330, 32\), this run's, got \(330, 48\)"),
+        ("empty", CheckpointError, "empty must hold a language model, got"),
+        ("none", CheckpointError, "none must hold a language model, got"),
+    ):
+        with pytest.raises(error, match=message):
+            train_lm(
+                rows,
+                tmp_path / "run",
+                config=small_config(),
+                tokenizer=tokenizer,
+                template=TEMPLATE,
+                settings=LMSettings(),
+                training=settings_for(),
+                held_out={},
+                start=tmp_path / start,
+            )

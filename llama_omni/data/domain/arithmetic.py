@@ -178,7 +178,7 @@ TOPICS = (
     ),
     Topic(
         name="comparison",
-        weight=2.0,
+        weight=6.0,
         draw=_larger,
         holds_out_items=True,
         wordings=(
@@ -191,7 +191,7 @@ TOPICS = (
     ),
     Topic(
         name="smaller",
-        weight=1.0,
+        weight=4.0,
         draw=_larger,
         holds_out_items=True,
         wordings=(
@@ -203,7 +203,7 @@ TOPICS = (
     ),
     Topic(
         name="is_larger",
-        weight=1.0,
+        weight=4.0,
         draw=_is_larger,
         holds_out_items=True,
         wordings=("is {a} larger than {b}?", "is {a} more than {b}?", "is {a} bigger than {b}?"),
@@ -240,19 +240,21 @@ TOPICS = (
     ),
     Topic(
         name="number_after",
-        weight=0.7,
+        weight=2.0,
         draw=_next,
         wordings=(
             "what comes after {a}?",
             "which number comes after {a}?",
             "what number follows {a}?",
+            "tell me which number comes after {a}.",
+            "tell me the number that follows {a}.",
             "tell me the number after {a}.",
         ),
         answer="{after} comes after {a}.",
     ),
     Topic(
         name="number_before",
-        weight=0.7,
+        weight=1.5,
         draw=_next,
         wordings=(
             "what comes before {a}?",
@@ -263,7 +265,7 @@ TOPICS = (
     ),
     Topic(
         name="large_addition",
-        weight=1.0,
+        weight=3.0,
         gate=False,
         draw=_large_sum,
         holds_out_items=True,
@@ -274,6 +276,7 @@ TOPICS = (
 FOLLOW_UPS = (
     Topic(
         name="follow_up_sum",
+        weight=1.5,
         gate=False,
         draw=_sum_of_three,
         history=("what is {a} plus {b}?", "{a} plus {b} is {c}."),

@@ -86,11 +86,14 @@ TOPICS = (
     ),
     Topic(
         name="month_after",
+        weight=2.0,
         draw=_month,
         wordings=(
             "what month comes after {month}?",
             "which month comes after {month}?",
             "tell me the month after {month}.",
+            "which month follows {month}?",
+            "tell me what month comes after {month}.",
             "what month follows {month}?",
         ),
         answer="{after} comes after {month}.",
