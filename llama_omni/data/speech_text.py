@@ -1,7 +1,7 @@
 """Text as a voice says it: words and the punctuation of sentences, nothing else.
 
 `unspeakable` names what no rule can turn into speech; `speakable` turns the rest. The result holds
-unaccented letters, spaces, apostrophes and hyphens within words, and `. , ? !`.
+unaccented letters, spaces, apostrophes and hyphens of words, and `. , ? !`.
 """
 
 import html
@@ -220,7 +220,9 @@ def _symbols(text: str, language: SpeechLanguage) -> str:
 
 def _punctuated(text: str) -> str:
     """Keep one mark between words, the strongest, and signs of words only within words."""
-    text = re.sub(r"(?<![A-Za-z])['-]+|['-]+(?![A-Za-z])", " ", text)
+    # An apostrophe after an s is an owner's ("dogs' home"), unless another one opened a quotation.
+    owner = "(?!(?<=s)' [A-Za-z])" if not re.search(r"(?<![A-Za-z])'", text) else ""
+    text = re.sub(rf"(?<![A-Za-z])['-]+|{owner}['-]+(?![A-Za-z])", " ", text)
     text = re.sub(r"['-]+", lambda match: match.group()[0], text)
     text = re.sub(r"[\s.,?!]+", _strongest, text).strip()
     return re.sub(r"^[.,?! ]+|,$", "", text)
