@@ -14,15 +14,23 @@ JOBS ?= 2
 help:  ## list the words
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
-$(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
-		|| { echo "make: Python 3.11 to 3.13 is needed, got $$($(PYTHON) --version); set PYTHON=python3.11"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet "uv>=0.8"
-	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(TORCH_BACKEND) -e ".[dev]"
-	@touch $@
+define install
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	|| { echo "make: Python 3.11 to 3.13 is needed, got $$($(PYTHON) --version); set PYTHON=python3.11"; exit 1; }
+@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+@$(BIN)/python -m pip install --quiet "uv>=0.8"
+@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(TORCH_BACKEND) -e "$(1)"
+@touch $@
+endef
 
-demo: $(READY)  ## set everything up and answer a spoken question
+$(READY): pyproject.toml
+	$(call install,.[dev])
+
+$(VENV)/.ready-to-answer: pyproject.toml
+	$(call install,.)
+
+# What answering needs is less than what developing needs: quicker to set up, quicker to start.
+demo: $(or $(wildcard $(READY)),$(VENV)/.ready-to-answer)  ## set up and answer a spoken question
 	@$(BIN)/python runs/demo.py
 
 test: $(READY)  ## set everything up and pass the tests (minutes, CPU, no network)
