@@ -46,6 +46,7 @@ class VocoderSettings:
     duration_weight: float = 1.0
     feature_weight: float = 2.0  # of the discriminators' feature matching
     adversarial_from: int | None = None  # the step that discriminators begin at; None: never
+    discriminator_divisor: int = 1  # of their channels, 1 to 32; 4 and above suit a CPU
     precision: Literal["float32", "bf16"] = "float32"
     seed: int = 0
     max_hours: float = 24.0  # of speech read from the set, drawn by the seed where it has more
@@ -73,6 +74,11 @@ class VocoderSettings:
             raise ConfigError(f"decay must be in (0, 1], got {self.decay}")
         if self.adversarial_from is not None and self.adversarial_from < 0:
             raise ConfigError(f"adversarial_from must be at least 0, got {self.adversarial_from}")
+        if self.discriminator_divisor not in (1, 2, 4, 8, 16, 32):
+            raise ConfigError(
+                "discriminator_divisor must be 1, 2, 4, 8, 16 or 32, "
+                f"got {self.discriminator_divisor!r}"
+            )
         for name, known in (
             ("schedule", ("cosine", "exponential")),
             ("precision", ("float32", "bf16")),

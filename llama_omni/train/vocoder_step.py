@@ -45,7 +45,8 @@ class VocoderStep:
                     weight_norm(module)
         self._modules = nn.ModuleDict({"vocoder": vocoder})
         if settings.is_adversarial:
-            self._modules["judges"] = Discriminators().to(processes.device)
+            judges = Discriminators(divisor=settings.discriminator_divisor)
+            self._modules["judges"] = judges.to(processes.device)
         processes.spread([*self._modules.parameters(), *self._modules.buffers()])
         self._optimisers = {name: self._optimiser(each) for name, each in self._modules.items()}
         self.mel = losses.MelDistance(vocoder.sample_rate).to(processes.device)

@@ -142,6 +142,7 @@ def test_rate_warms_up_then_falls():
         ({"beta1": 1.0}, r"beta1 must be in \[0, 1\), got 1.0"),
         ({"decay": 0.0}, r"decay must be in \(0, 1\], got 0.0"),
         ({"adversarial_from": -1}, "adversarial_from must be at least 0, got -1"),
+        ({"discriminator_divisor": 3}, "discriminator_divisor must be 1, 2, 4, 8, 16 or 32, got 3"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

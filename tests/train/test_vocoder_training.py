@@ -17,7 +17,6 @@ from torch.testing import assert_close
 from llama_omni.errors import CheckpointError, ConfigError, TrainingError
 from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 from llama_omni.train import vocoder_losses as losses
-from llama_omni.train.discriminators import Discriminators
 from llama_omni.train.vocoder import train_vocoder
 from llama_omni.train.vocoder_data import SegmentBatch
 from llama_omni.train.vocoder_step import VocoderStep
@@ -88,8 +87,9 @@ def test_weight_norm_belongs_to_hifiganalone():
 
 
 @pytest.mark.parametrize("judged_from", [None, 3], ids=["plain", "adversarial"])
-def test_stopped_run_goes_on_with_identical_losses(voice, tmp_path, judged_from, small_judges):
+def test_stopped_run_goes_on_with_identical_losses(voice, tmp_path, judged_from):
     changes = {"steps": 8, "eval_every": 4, "adversarial_from": judged_from}
+    changes["discriminator_divisor"] = 16
     run(voice, tmp_path / "whole", **changes)
     part = run(voice, tmp_path / "parts", stop_after_s=1e-9, **changes)
     assert (part.step, part.done) == (1, False)
@@ -101,13 +101,6 @@ def test_stopped_run_goes_on_with_identical_losses(voice, tmp_path, judged_from,
         for name in ("whole", "parts")
     )
     assert_close(one, two, rtol=0, atol=0)
-
-
-@pytest.fixture
-def small_judges(monkeypatch):
-    monkeypatch.setattr(
-        "llama_omni.train.vocoder_step.Discriminators", lambda: Discriminators(divisor=16)
-    )
 
 
 KILLED = """
@@ -252,9 +245,9 @@ def test_other_sample_rate_is_refused(voice, tmp_path):
         run(voice, tmp_path, config=config)
 
 
-def test_discriminators_judge_and_leave_no_trace_in_the_generators_turn(voice, small_judges):
+def test_discriminators_judge_and_leave_no_trace_in_the_generators_turn(voice):
     vocoder = UnitVocoder(LIGHT)
-    settings = replace(QUICK, adversarial_from=0)
+    settings = replace(QUICK, adversarial_from=0, discriminator_divisor=16)
     step = VocoderStep(vocoder, settings, alone())
     judges = step._modules["judges"]
     batch = segments_of(voice).batch(2, 15, step=0, part=0)
