@@ -57,12 +57,16 @@ def _recipe_command(name: str) -> Any:
         llm: Annotated[
             str | None,
             typer.Option(
-                help="Instead of --model: a language model's folder or hub id.", metavar="NAME"
+                help="A language model's folder or hub id; with --model, in place of its own.",
+                metavar="NAME",
             ),
         ] = None,
         encoder: Annotated[
             Path | None,
-            typer.Option(help="With --llm: a Whisper's folder, or openai's .pt.", metavar="PATH"),
+            typer.Option(
+                help="A Whisper's folder, or openai's .pt; with --model, in place of its own.",
+                metavar="PATH",
+            ),
         ] = None,
         vocoder: Annotated[
             Path | None,
@@ -99,7 +103,7 @@ for _name in ("tiny", "1b", "8b"):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Given:
-    """Where what a stage begins with lies: a model, or both of its parts."""
+    """Where what a stage begins with lies: a model, both of its parts, or a model and new parts."""
 
     model: Path | None
     llm: str | None = None
@@ -113,7 +117,7 @@ def _checked(given: _Given, stage: str, output: Path) -> _Given:
     Raises:
         ConfigError: too little was given, too much, or parts for a stage that needs a whole.
     """
-    if stage == "2" and _is_done(output / "stage1"):
+    if stage == "2" and given.model is None and _is_done(output / "stage1"):
         return _Given(model=_product(output / "stage1"), vocoder=given.vocoder)
     missing = (given.llm, given.encoder).count(None)
     if stage == "2" and missing < 2:
@@ -121,8 +125,8 @@ def _checked(given: _Given, stage: str, output: Path) -> _Given:
             f"--stage 2 must begin with a model after stage 1, got --llm or --encoder; {output} "
             "holds no finished stage 1: run --stage 1 into it first, or give --model"
         )
-    if missing != (0 if given.model is None else 2):
-        raise ConfigError("give either --model, or both --llm and --encoder")
+    if given.model is None and missing:
+        raise ConfigError("give --model, or both --llm and --encoder, or parts to renew in a model")
     return given
 
 
@@ -171,19 +175,21 @@ def _start(recipe: "TrainRecipe", given: _Given) -> "Start":
     from llama_omni.checkpoint.native import load_model, load_vocoder
     from llama_omni.model.presets import preset
     from llama_omni.model.tokenizer import load_tokenizer
-    from llama_omni.train.assemble import assemble
+    from llama_omni.train.assemble import assemble, renew
     from llama_omni.train.stages import Start
 
     model, vocoder = given.model, given.vocoder
     if vocoder is None and model is not None and (model / "vocoder").is_dir():
         vocoder = model / "vocoder"
-    if given.llm is not None and given.encoder is not None:
+    if model is not None:
+        omni, tokenizer = load_model(model).float(), load_tokenizer(model)
+        renew(omni, tokenizer, llm=given.llm, encoder=given.encoder)
+    else:
+        assert given.llm is not None
+        assert given.encoder is not None
         omni, tokenizer = assemble(
             preset(recipe.preset), llm=given.llm, encoder=given.encoder, seed=recipe.seed
         )
-    else:
-        assert model is not None
-        omni, tokenizer = load_model(model), load_tokenizer(model)
     return Start(
         model=omni.float(),
         tokenizer=tokenizer,

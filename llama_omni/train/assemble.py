@@ -1,4 +1,4 @@
-"""A model to begin stage 1 with: an LLM and a Whisper encoder that exist, the rest fresh."""
+"""A model to begin stage 1 with: an LLM and a Whisper encoder that exist, the rest new or kept."""
 
 import copy
 from pathlib import Path
@@ -8,11 +8,18 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from llama_omni.checkpoint.native import quiet_transformers, random_model
-from llama_omni.checkpoint.released_encoder import read_encoder
+from llama_omni.checkpoint.released_encoder import ReleasedEncoder, read_encoder
 from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer
+
+# What decides how an encoder computes; the rest of a Whisper's configuration is its decoder's.
+_HEARING = (
+    "d_model encoder_layers encoder_attention_heads encoder_ffn_dim num_mel_bins "
+    "max_source_positions activation_function".split()
+)
+_ABOUT = {"_name_or_path", "architectures", "dtype", "transformers_version", "use_cache"}
 
 
 def assemble(
@@ -37,6 +44,64 @@ def assemble(
     config = copy.deepcopy(config)
     heard = read_encoder(encoder)
     config.encoder = heard.config
+    text, folder = _language_model(llm)
+    config.llm = text.config
+    config.tie_word_embeddings = config.llm.tie_word_embeddings
+    model = random_model(config, seed=seed)
+    model.llm = text
+    _take_encoder(model, heard)
+    model.requires_grad_(True)
+    model.encoder.requires_grad_(False)
+    return model, load_tokenizer(folder)
+
+
+def renew(
+    model: OmniModel, tokenizer: TextTokenizer, *, llm: str | None, encoder: Path | None
+) -> None:
+    """Put another LLM, another encoder or both in a model, whose other parts keep their weights.
+
+    Args:
+        model: changed in place.
+        tokenizer: the model's own; a new LLM must have the same.
+        llm: as for `assemble`, of the same configuration as the model's; None: it stays.
+        encoder: as for `assemble`, of the same sizes as the model's; None: it stays.
+
+    Raises:
+        CheckpointError: weights are missing, damaged, or no such model.
+        ConfigError: a part does not fit in the other's place.
+    """
+    if encoder is not None:
+        heard = read_encoder(encoder)
+        found, wanted = (
+            {k: getattr(c, k) for k in _HEARING} for c in (heard.config, model.config.encoder)
+        )
+        _same(found, wanted, heard.path)
+        _take_encoder(model, heard)
+    if llm is not None:
+        text, folder = _language_model(llm)
+        found, wanted = (_llm_sizes(config) for config in (text.config, model.config.llm))
+        _same(found, wanted, folder)
+        if load_tokenizer(folder).inner.get_vocab() != tokenizer.inner.get_vocab():
+            raise ConfigError(f"{folder} must have the model's own tokens, got others")
+        model.llm = text
+
+
+def _same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise ConfigError(
+                f"{path} must have the model's {name}, {value!r}, got {found.get(name)!r}"
+            )
+
+
+def _llm_sizes(config: Any) -> dict[str, Any]:
+    """Return what decides how an LLM computes, not where it came from or how it is stored."""
+    values = config.to_dict()
+    return {name: values[name] for name in sorted(values.keys() - _ABOUT)}
+
+
+def _language_model(llm: str) -> tuple[Any, Path]:
+    """Return a causal language model in float32, and its folder."""
     folder = _folder(llm)
     try:
         with quiet_transformers():
@@ -48,10 +113,11 @@ def assemble(
         raise CheckpointError(f"{folder} must hold a language model, got: {reason}") from error
     if Path(llm).is_dir():
         text.config.name_or_path = ""  # a path of this machine, which would go into the product
-    config.llm = text.config
-    config.tie_word_embeddings = config.llm.tie_word_embeddings
-    model = random_model(config, seed=seed)
-    model.llm = text.eval()
+    return text.eval(), folder
+
+
+def _take_encoder(model: OmniModel, heard: ReleasedEncoder) -> None:
+    """Copy an encoder's weights into a model's."""
     weights = {}
     for name, value in model.encoder.state_dict().items():
         source = heard.tensors.get(heard.their_name(name))
@@ -64,9 +130,6 @@ def assemble(
         pieces = torch.cat([piece.flatten() for piece in source.pieces()])
         weights[name] = pieces.view(value.shape).float()
     model.encoder.load_state_dict(weights)
-    model.requires_grad_(True)
-    model.encoder.requires_grad_(False)
-    return model, load_tokenizer(folder)
 
 
 def _folder(name: str) -> Path:

@@ -98,10 +98,29 @@ def test_stage_two_alone_goes_on_with_the_stage_one_of_its_folder(parts, tmp_pat
     result = call("tiny", *given, "--stage", "2")
     assert result.exit_code == 0, f"{result.output}{result.exception}"
     assert f"stage 2 begins with {tmp_path / 'run/stage1/best'}" in result.output
+    named = ["--model", tmp_path / "run/stage1/final", "-o", tmp_path / "run", "--stage", "2"]
+    chosen = call("tiny", "--data", parts / "data", *named, *QUICK)
+    assert f"stage 2 begins with {tmp_path / 'run/stage1/final'}" in chosen.output
     before, after = (load_model(tmp_path / "run" / s / "best") for s in ("stage1", "stage2"))
     for name in ("adapter", "llm"):
         states = [getattr(model, name).state_dict() for model in (before, after)]
         assert_close(states[1], states[0])
+
+
+def test_model_goes_on_with_a_new_encoder(parts, tmp_path):
+    given = ["--data", parts / "data", "--encoder", parts / "encoder", *QUICK]
+    whole = call("tiny", *given, "--llm", parts / "llm", "-o", tmp_path / "run")
+    assert whole.exit_code == 0, f"{whole.output}{whole.exception}"
+    before = load_model(tmp_path / "run/stage2/final")
+    torch.manual_seed(1)
+    SpeechEncoder(before.config.encoder).save_pretrained(tmp_path / "other")
+    model = ["--model", tmp_path / "run/stage2/final", "-o", tmp_path / "renewed", "--stage", "1"]
+    result = call("tiny", *given, *model, "--encoder", tmp_path / "other")
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
+    after = load_model(tmp_path / "renewed/stage1/final")
+    other = SpeechEncoder.from_pretrained(tmp_path / "other")
+    assert_close(after.encoder.state_dict(), other.state_dict())
+    assert_close(after.speech_decoder.state_dict(), before.speech_decoder.state_dict())
 
 
 def test_model_of_stage_one_is_gone_when_stage_two_begins(parts, tmp_path, monkeypatch):
@@ -132,7 +151,7 @@ def test_model_of_stage_one_is_gone_when_stage_two_begins(parts, tmp_path, monke
         (["--llm", "nowhere"], "llm must be a folder or a hub id"),
         (["--encoder", "nowhere.pt"], "nowhere.pt"),
         (["--data", "nowhere"], "nowhere must hold a data set"),
-        (["--model", "m"], "give either --model, or both --llm and --encoder"),
+        (["--model", "m"], "m must be a folder with a model"),
         (["--stage", "2"], "--stage 2 must begin with a model after stage 1, got --llm"),
     ],
 )
