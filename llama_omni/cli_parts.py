@@ -32,7 +32,10 @@ Table = Annotated[
 Begin = Annotated[
     Path | None,
     typer.Option(  # not --start: torchrun takes that for the beginning of an option of its own
-        "--begin-with", help="What an earlier run made.", metavar="FOLDER", show_default="nothing"
+        "--begin-with",
+        help="What an earlier run made: its final or best.",
+        metavar="FOLDER",
+        show_default="nothing",
     ),
 ]
 

@@ -103,9 +103,10 @@ def _notes(data: Path) -> list[str]:
     manifest = read_manifest(data)
     licences = sorted({voice["licence"] for voice in manifest["voices"].values()})
     return [
-        "Questions of the tiny model's own domain, none of them in its training; half in voices "
-        "of the training, half in five others, and some out of the domain, which are right where "
-        "they are declined.",
+        "Questions of the tiny model's own domain, held out from its training but for small talk, "
+        "abilities, seasons and weekends, whose questions are the training's, spoken anew; half "
+        "in voices of the training, half in five others, and some out of the domain, which are "
+        "right where they are declined.",
         f"Synthetic speech of Debian's voices; licences of the voices: {', '.join(licences)}.",
     ]
 

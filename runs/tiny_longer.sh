@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Go on from what runs/tiny.sh made, as the weights in llama_omni/assets/tiny did: more of the
+# Go on from what runs/tiny.sh made, much as the weights in llama_omni/assets/tiny did: more of the
 # language model and of the encoder, then both stages again, with adapter and speech decoder kept.
 # About five hours on 4 CPU cores. Run it again after an interruption: it goes on.
 #

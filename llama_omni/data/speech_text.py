@@ -219,7 +219,7 @@ def _symbols(text: str, language: SpeechLanguage) -> str:
 
 
 def _punctuated(text: str) -> str:
-    """Keep one mark between words, the strongest, and signs of words only within words."""
+    """Keep one mark between words, the strongest, and signs of words within words only."""
     # An apostrophe after an s is an owner's ("dogs' home"), unless another one opened a quotation.
     owner = "(?!(?<=s)' [A-Za-z])" if not re.search(r"(?<![A-Za-z])'", text) else ""
     text = re.sub(rf"(?<![A-Za-z])['-]+|{owner}['-]+(?![A-Za-z])", " ", text)

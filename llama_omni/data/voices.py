@@ -74,9 +74,9 @@ def find_pool(name: str) -> VoicePool:
     return POOLS[name]
 
 
-# Question voices of the tiny model. The six recorded voices get half of the draws; the rest are
-# formant voices in five accents, men and women, each understood by an outside recogniser.
-# Whispers, robots, monsters and echoes are left out.
+# Question voices of the tiny model. The six recorded voices get nearly half of the draws; the rest
+# are formant voices in six accents, men and women. Whispers, robots, monsters and echoes are left
+# out.
 TINY = VoicePool(
     name="tiny",
     weights={

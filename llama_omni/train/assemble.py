@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from llama_omni.checkpoint.native import quiet_transformers, random_model
@@ -44,7 +46,7 @@ def assemble(
     config = copy.deepcopy(config)
     heard = read_encoder(encoder)
     config.encoder = heard.config
-    text, folder = _language_model(llm)
+    text, folder = read_llm(llm)
     config.llm = text.config
     config.tie_word_embeddings = config.llm.tie_word_embeddings
     model = random_model(config, seed=seed)
@@ -78,11 +80,9 @@ def renew(
         _same(found, wanted, heard.path)
         _take_encoder(model, heard)
     if llm is not None:
-        text, folder = _language_model(llm)
-        found, wanted = (_llm_sizes(config) for config in (text.config, model.config.llm))
-        _same(found, wanted, folder)
-        if load_tokenizer(folder).inner.get_vocab() != tokenizer.inner.get_vocab():
-            raise ConfigError(f"{folder} must have the model's own tokens, got others")
+        text, folder = read_llm(llm)
+        check_alike(text.config, model.config.llm, folder)
+        check_tokens(folder, tokenizer)
         model.llm = text
 
 
@@ -94,23 +94,53 @@ def _same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
             )
 
 
-def _llm_sizes(config: Any) -> dict[str, Any]:
-    """Return what decides how an LLM computes, not where it came from or how it is stored."""
-    values = config.to_dict()
-    return {name: values[name] for name in sorted(values.keys() - _ABOUT)}
+def check_alike(found: Any, wanted: Any, folder: Path) -> None:
+    """Refuse an LLM's configuration that does not compute as another; where it lies may differ.
+
+    Raises:
+        ConfigError: they differ; names the first difference.
+    """
+    values = wanted.to_dict()
+    names = ["model_type", *sorted(values.keys() - _ABOUT)]
+    _same(found.to_dict(), {name: values[name] for name in names}, folder)
 
 
-def _language_model(llm: str) -> tuple[Any, Path]:
-    """Return a causal language model in float32, and its folder."""
+def check_tokens(folder: Path, tokenizer: TextTokenizer) -> None:
+    """Refuse a folder with other tokens.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    if load_tokenizer(folder).inner.get_vocab() != tokenizer.inner.get_vocab():
+        raise ConfigError(f"{folder} must have the model's own tokens, got others")
+
+
+def read_llm(llm: str) -> tuple[Any, Path]:
+    """Return a causal language model in float32, and its folder.
+
+    Args:
+        llm: a folder of Transformers, or a hub id.
+
+    Raises:
+        CheckpointError: it cannot be read, or a tensor is missing.
+        ConfigError: it is no folder and not to be had.
+    """
     folder = _folder(llm)
     try:
         with quiet_transformers():
-            text: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder} must hold a language model, got: {reason}") from error
+    text, info = loaded
+    if info["missing_keys"]:
+        raise CheckpointError(f"{folder} must hold tensor {min(info['missing_keys'])}, got none")
     if Path(llm).is_dir():
         text.config.name_or_path = ""  # a path of this machine, which would go into the product
     return text.eval(), folder

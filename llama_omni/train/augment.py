@@ -48,7 +48,7 @@ class AugmentSettings:
     telephone_share: float = 0.05
     clip_share: float = 0.05
     level_db: tuple[float, float] = (-26.0, -1.0)  # peak, against full scale
-    warp_share: float = 0.7
+    warp_share: float = 0.7  # of rows that are warped, bent and told in another rhythm
     warp: float = 0.15  # the mel axis stretched by 1 +- this: another vocal tract
     bend: float = 2.0  # mel channels by which each eighth of the axis moves alone: other vowels
     rhythm: float = 4.0  # frames by which each quarter of a second moves alone: other durations
@@ -72,7 +72,7 @@ class AugmentSettings:
         for name in ("silence_s", "equaliser_db", "time_masks", "time_mask_frames", "mel_masks"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"augment.{name} must be 0 or more, got {getattr(self, name)}")
-        for name, most in (("bend", 4.0), ("rhythm", _RHYTHM_FRAMES / 2)):  # order is kept
+        for name, most in (("bend", 4.0), ("rhythm", _RHYTHM_FRAMES / 2)):
             if not 0.0 <= getattr(self, name) <= most:
                 raise ConfigError(
                     f"augment.{name} must be 0 to {most:g}, got {getattr(self, name)}"
@@ -168,12 +168,15 @@ class Augmenter:
                 first, end = _stretch(rng, channels, min(s.mel_mask_channels, channels // 4))
                 hidden[row, first:end] = True
             if warped:
-                from_channels[row] += _moves(rng, channels, _BENDS, s.bend)
+                bend = min(s.bend, (1.0 - s.warp) * (channels - 1) / (_BENDS - 1) / 2)
+                from_channels[row] += _moves(rng, channels, _BENDS, bend)
                 places = max(2, 1 + frames // _RHYTHM_FRAMES)
-                from_frames[row, :frames] += _moves(rng, frames, places, s.rhythm)
+                from_frames[row, :frames] += _moves(
+                    rng, frames, places, min(s.rhythm, (frames - 1) / (places - 1) / 2)
+                )
                 from_frames[row, :frames].clamp_(0, frames - 1)
         mean = mel.mean(dim=(1, 2), keepdim=True)  # (B, 1, 1)
-        moved = _read(_read(mel, from_channels.to(mel)).mT, from_frames.to(mel)).mT
+        moved = _read(_read(mel, from_channels.to(mel.device)).mT, from_frames.to(mel.device)).mT
         return torch.where(hidden, mean, moved)
 
     def _rng(self, draw: int, index: int, purpose: int) -> np.random.Generator:
@@ -260,7 +263,10 @@ def _stretch(rng: np.random.Generator, size: int, longest: int) -> tuple[int, in
 
 
 def _moves(rng: np.random.Generator, size: int, places: int, most: float) -> Float[Tensor, " size"]:
-    """Draw how far each point of an axis moves: +- most at so many places, straight between."""
+    """Draw how far each point of an axis moves: +- most at so many places, straight between.
+
+    Their order is kept while most is at most half of what lies between two places.
+    """
     drawn = rng.uniform(-most, most, places)
     return torch.from_numpy(
         np.interp(np.arange(size), np.linspace(0, size - 1, places), drawn).astype(np.float32)

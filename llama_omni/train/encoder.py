@@ -120,7 +120,7 @@ def train_encoder(
     )
     if start is not None:
         _begin_with(start, task.model)
-    return train(task, rows, rows.seconds, training, output)
+    return train(task, rows, rows.seconds, training, output, start=start)
 
 
 class EncoderTask:

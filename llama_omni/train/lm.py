@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, DynamicCache, PretrainedConfig
@@ -23,6 +22,7 @@ from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.metrics import spoken_words
 from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.prompt import IGNORE, PromptTemplate, encode_prompt
+from llama_omni.train.assemble import check_alike, check_tokens, read_llm
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.task import StepResult
@@ -70,11 +70,12 @@ def train_lm(
         settings: What is learnt and how it is judged.
         training: The run; `metric="accuracy"`, `greater_is_better=True` keeps the best.
         held_out: Questions with answers by the name of their split.
-        start: A folder of Transformers whose weights to begin with, of the same shape.
+        start: A folder of Transformers whose weights to begin with, of the same configuration
+            and tokens.
 
     Raises:
-        CheckpointError: `start` holds no language model.
-        ConfigError: `start` has another shape.
+        CheckpointError: `start` holds no language model, or not all of it.
+        ConfigError: `start` has another configuration or other tokens.
     """
     torch.manual_seed(training.seed)
     task = LMTask(
@@ -86,8 +87,8 @@ def train_lm(
         samples=output / "samples",
     )
     if start is not None:
-        _begin_with(start, task.model)
-    return train(task, rows, rows.lengths, training, output)
+        _begin_with(start, task.model, tokenizer)
+    return train(task, rows, rows.lengths, training, output, start=start)
 
 
 class LMTask:
@@ -239,19 +240,15 @@ class LMTask:
         )
 
 
-def _begin_with(start: Path, model: Any) -> None:
-    """Take the weights of a language model of the same shape."""
-    try:
-        found = AutoModelForCausalLM.from_pretrained(str(start), local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{start} must hold a language model, got: {error}") from error
-    ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    theirs = {name: tuple(value.shape) for name, value in found.state_dict().items()}
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            raise ConfigError(
-                f"{name} of {start} must be {ours.get(name)}, this run's, got {theirs.get(name)}"
-            )
+def _begin_with(start: Path, model: Any, tokenizer: TextTokenizer) -> None:
+    """Take the weights of a language model like this one, of the same tokens."""
+    if not (start / "config.json").is_file():
+        raise CheckpointError(
+            f"{start} must be a folder of Transformers, as a run's final and best are, got none"
+        )
+    found, folder = read_llm(str(start))
+    check_alike(found.config, model.config, folder)
+    check_tokens(folder, tokenizer)
     model.load_state_dict(found.state_dict())
 
 

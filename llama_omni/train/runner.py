@@ -55,6 +55,7 @@ def train(
     output: Path,
     *,
     resume: bool = True,
+    start: Path | None = None,
 ) -> TrainResult:
     """Train a task, from where an earlier call with the same output folder stopped.
 
@@ -69,6 +70,7 @@ def train(
         output: gets checkpoints/, best/ (the best product), final/ (the last one), metrics.jsonl,
             settings.json, done.json, tensorboard/.
         resume: False refuses a folder in which a run has begun.
+        start: whose weights the task begins with; part of what makes it this run.
 
     Raises:
         TrainingError: the loss is no number (names the samples), the folder holds another run, or
@@ -77,7 +79,7 @@ def train(
     """
     output = Path(output)
     with writing(output):
-        return _Run(task, dataset, lengths, settings, output, resume).go()
+        return _Run(task, dataset, lengths, settings, output, resume, start).go()
 
 
 class _Run:
@@ -89,6 +91,7 @@ class _Run:
         settings: TrainSettings,
         output: Path,
         resume: bool,
+        start: Path | None,
     ) -> None:
         self.task, self.dataset, self.settings, self.output = task, dataset, settings, output
         self.processes = set_up(settings.device)
@@ -97,7 +100,7 @@ class _Run:
         self.plan = StepPlan(
             lengths, rows_per_step=rows, bucket=settings.bucket, seed=settings.seed
         )
-        self._settle(rows, len(lengths), resume)
+        self._settle(rows, len(lengths), resume, start)
         self.frozen = fingerprint(task.model)  # before they are sharded: then each sees its part
         self.learner = Learner(task, settings, self.processes)
         self.checkpoints = Checkpoints(
@@ -119,7 +122,7 @@ class _Run:
             silent=not self.processes.is_main,
         )
 
-    def _settle(self, rows: int, num_rows: int, resume: bool) -> None:
+    def _settle(self, rows: int, num_rows: int, resume: bool, start: Path | None) -> None:
         """Refuse a folder of another run; note this run's settings."""
         settings, before = self.settings, read_settings(self.output)
         self.greater = settings.greater_is_better
@@ -130,6 +133,7 @@ class _Run:
         values = asdict(settings) | {"greater_is_better": self.greater}
         fixed = {name: value for name, value in values.items() if name not in FREE_TO_CHANGE}
         fixed |= {"rows_per_step": rows, "steps": self.max_steps, "data_rows": num_rows}
+        fixed["start"] = str(start if start is None else start.resolve())
         # A metric that no evaluation gives is found out at the first: it may be put right.
         free = () if (self.output / "best").exists() else ("metric", "greater_is_better")
         settle(

@@ -122,6 +122,8 @@ class _Run:
         settings, before = self.settings, read_settings(self.output)
         if before.get("start", "None") != "None":  # as given, in a folder of an older version
             before["start"] = str(Path(before["start"]).resolve())
+        if before:
+            before.setdefault("discriminator_divisor", 1)
         values = asdict(settings)
         fixed = {name: value for name, value in values.items() if name not in FREE_TO_CHANGE}
         fixed |= {f"vocoder.{name}": value for name, value in _fields(config).items()}

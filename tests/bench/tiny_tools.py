@@ -16,6 +16,7 @@ RULES = Rules(
     accepts=lambda answer, reply: answer.lower().rstrip(".") == reply.lower().rstrip("."),
     refusal=NO,
     gate=frozenset({"sum", "capital"}),
+    trained=frozenset({"capital"}),
 )
 
 

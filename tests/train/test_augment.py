@@ -149,6 +149,20 @@ def test_moved_places_stay_in_order_and_near(axis):
     assert len({tuple(row.tolist()) for row in along}) == 20
 
 
+@pytest.mark.parametrize(
+    ("changes", "channels", "frames"),
+    [({"warp": 0.5, "bend": 4.0}, 80, 40), ({"bend": 2.0}, 32, 40), ({"rhythm": 12.5}, 80, 12)],
+)
+def test_no_sound_runs_backwards_however_far_it_may_move(changes, channels, frames):
+    augment = only(warp_share=1.0, **({"warp": 0.0} | changes))
+    ramp = torch.arange(channels).float()[:, None] + torch.arange(frames).float()
+    found = augment.mel(
+        ramp.expand(200, -1, -1), torch.full((200,), frames), draw=0, indices=range(200)
+    )
+    for axis in (1, 2):
+        assert (found.diff(dim=axis) >= -1e-3).all()
+
+
 def test_another_rhythm_leaves_the_padding_alone():
     mel = torch.randn(6, 80, 120)
     lengths = torch.tensor([120, 100, 60, 30, 10, 1])

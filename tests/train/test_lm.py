@@ -1,9 +1,13 @@
+import copy
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from llama_omni.data.records import Exchange, Record
-from llama_omni.errors import CheckpointError, ConfigError, InputError
+from llama_omni.errors import CheckpointError, ConfigError, InputError, TrainingError
 from llama_omni.model.tokenizer import load_tokenizer
 from llama_omni.prompt import IGNORE, prompt_template
 from llama_omni.train.lm import LMSettings, LMTask, train_lm
@@ -190,6 +194,8 @@ def test_a_run_begins_with_what_an_earlier_one_made(tokenizer, tmp_path):
     first = run("first")
     second = run("second", tmp_path / "first" / "final", max_steps=1, learning_rate=1e-6)
     assert second.metrics["loss"] == pytest.approx(first.metrics["loss"], rel=0.05)
+    with pytest.raises(TrainingError, match=r"got a run with start=None for /.*second/final"):
+        run("first", tmp_path / "second" / "final")
 
 
 def test_no_model_or_another_shape_to_begin_with_is_refused(tokenizer, tmp_path):
@@ -197,11 +203,21 @@ def test_no_model_or_another_shape_to_begin_with_is_refused(tokenizer, tmp_path)
     wide.hidden_size, wide.head_dim = 48, 24
     AutoModelForCausalLM.from_config(wide).save_pretrained(tmp_path / "wide")
     (tmp_path / "empty").mkdir()
+    AutoModelForCausalLM.from_config(small_config()).save_pretrained(tmp_path / "words")
+    other = copy.deepcopy(tokenizer)
+    other.inner.add_tokens(["another"])
+    other.inner.save_pretrained(tmp_path / "words")
+    shutil.copytree(tmp_path / "words", tmp_path / "torn")
+    weights = load_file(tmp_path / "torn/model.safetensors")
+    weights.pop("model.norm.weight")
+    save_file(weights, tmp_path / "torn/model.safetensors", metadata={"format": "pt"})
     rows = TextRows.of_records(RECORDS, tokenizer, TEMPLATE)
     for start, error, message in (
-        ("wide", ConfigError, r"wide must be \(330, 32\), this run's, got \(330, 48\)"),
-        ("empty", CheckpointError, "empty must hold a language model, got"),
-        ("none", CheckpointError, "none must hold a language model, got"),
+        ("wide", ConfigError, "wide must have the model's head_dim, 16, got 24"),
+        ("words", ConfigError, "words must have the model's own tokens, got others"),
+        ("torn", CheckpointError, "torn must hold tensor model.norm.weight, got none"),
+        ("empty", CheckpointError, "empty must be a folder of Transformers, as a run's final"),
+        ("none", CheckpointError, "none must be a folder of Transformers, as a run's final"),
     ):
         with pytest.raises(error, match=message):
             train_lm(

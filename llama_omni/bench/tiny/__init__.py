@@ -94,6 +94,7 @@ def measure_tiny(
         "scores": score(settings, held_out, replies, heard, recognizers, real),
         "samples": samples,
         "picture": picture.name,
+        "trained": sorted(settings.rules.trained),
     }
     try:
         plot(result["scores"], picture, f"{settings.model_name}, held-out questions")

@@ -30,6 +30,10 @@ def percent(estimate: Estimate) -> str:
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(quoted(name) for name in names) or "no intent"
+
+
 def quoted(text: str) -> str:
     """Show text in a cell of a table."""
     plain = " ".join(text.split())
@@ -66,6 +70,11 @@ def _summary(result: dict[str, Any]) -> list[str]:
         count = found["gate"]["items"] if found["gate"] else 0
         rows.append([f"right, {VOICES[split]}", percent(found["gate"]), str(count), GOALS[split]])
     for split in SPLITS:
+        found = scores["accuracy"][split]["never_trained"]
+        count = found["items"] if found else 0
+        name = f"of them, questions that were never trained, {VOICES[split]}"
+        rows.append([name, percent(found), str(count)])
+    for split in SPLITS:
         found = scores["accuracy"][split]
         count = found["later"]["items"] if found["later"] else 0
         rows.append([f"right, later intents, {VOICES[split]}", percent(found["later"]), str(count)])
@@ -83,8 +92,9 @@ def _summary(result: dict[str, Any]) -> list[str]:
         *_table(["held-out questions", "%", "questions", "goal"], rows),
         "",
         "The first two rows are the gate: questions with one short answer, sums to one hundred. "
-        "Later intents are spelling, definitions, sums of three digits and follow-ups, in which "
-        "the model answered the earlier question itself.",
+        f"Nothing of {_listed(result['trained'])} is held out: these questions are the "
+        "training's, spoken anew. Later intents are spelling, definitions, sums of three digits "
+        "and follow-ups, in which the model answered the earlier question itself.",
         f"Replies cut at their longest: {scores['cut']}.",
     ]
 

@@ -32,6 +32,7 @@ def accuracy(rows: Iterable[Row], rules: Rules, *, seed: int = 0) -> Scores:
 
     return {
         "gate": right(gate),
+        "never_trained": right(row for row in gate if row["intent"] not in rules.trained),
         "later": right(later),
         "gate_by_intent": grouped(gate, "intent"),
         "later_by_intent": grouped(later, "intent"),

@@ -18,6 +18,7 @@ class Rules:
     accepts: Callable[[str, str], bool]  # (the data set's answer, a reply)
     refusal: str  # what is said to a question from outside the domain
     gate: frozenset[str]  # intents of the headline; all others are reported apart
+    trained: frozenset[str]  # of them, those whose very questions are trained
 
     def refuses(self, reply: str) -> bool:
         """Tell whether a reply is the refusal."""
@@ -27,7 +28,10 @@ class Rules:
 def domain_rules() -> Rules:
     """Return the rules of the domain that the tiny model is trained on."""
     return Rules(
-        accepts=domain.accepts, refusal=domain.REFUSAL, gate=frozenset(domain.GATE_INTENTS)
+        accepts=domain.accepts,
+        refusal=domain.REFUSAL,
+        gate=frozenset(domain.GATE_INTENTS),
+        trained=frozenset(domain.TRAINED_INTENTS),
     )
 
 

@@ -40,6 +40,11 @@ class Topic:
     holds_out_items: bool = False  # one draw of slots in five is kept for the tests
     history: tuple[str, str] | None = None  # templates of the question and answer before
 
+    @property
+    def holds_out(self) -> bool:
+        """Some of its questions are never trained on."""
+        return self.holds_out_items or len(self.wordings) >= 3
+
     def make(self, random: Random) -> Item:
         """Draw a question."""
         slots = dict(self.draw(random))
