@@ -6,6 +6,7 @@ from llama_omni.bench.tiny import TinySettings
 from llama_omni.bench.tiny.numbers import rate, sequence_errors, share, word_errors
 from llama_omni.bench.tiny.page import quoted
 from llama_omni.bench.tiny.settings import domain_rules
+from llama_omni.data.domain import tiny_records
 from llama_omni.errors import ConfigError
 from tests.bench.tiny_tools import RULES
 
@@ -46,3 +47,8 @@ def test_the_domain_has_rules():
     rules = domain_rules()
     assert rules.refuses(rules.refusal.lower())
     assert "addition" in rules.gate
+    assert rules.trained == {"ability", "season", "small_talk", "weekend"}
+    trained = {(one.history, one.question) for one in tiny_records(3, 3000)}
+    tested = tiny_records(3, 500, split="test_seen")
+    both = {one.intent for one in tested if (one.history, one.question) in trained}
+    assert both == rules.trained

@@ -20,6 +20,7 @@ def test_accuracy_by_hand(scores):
     seen, unseen = (scores["accuracy"][split] for split in ("test_seen", "test_unseen"))
     assert of(seen["gate"]) == (2, 3)
     assert of(seen["later"]) == (1, 1)
+    assert of(seen["never_trained"]) == (1, 2)
     assert of(unseen["gate"]) == (0, 1)
     assert unseen["later"] is None
     assert {name: of(one) for name, one in seen["gate_by_intent"].items()} == {
