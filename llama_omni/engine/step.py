@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,7 @@ from llama_omni.engine.attention import decoder_masks, use_grouped_attention
 from llama_omni.engine.cache import SlotCache, SpeechCache
 from llama_omni.engine.graphs import StepGraphs, bucket
 from llama_omni.engine.sampling import sample
+from llama_omni.model.cache_argument import cache_argument
 from llama_omni.model.ctc import greedy_alignment
 from llama_omni.model.omni import OmniModel
 
@@ -199,14 +200,15 @@ class Stepper:
 
     def _think(self, embeddings: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         selection = self.llm_cache.selection
-        output = self.model.llm.get_decoder()(
+        decoder: Any = self.model.llm.get_decoder()
+        output = decoder(
             inputs_embeds=embeddings.to(self.model.dtype),
             attention_mask=decoder_masks(
                 self.model.llm.config, selection.mask, selection.positions, self.model.dtype
             ),
             position_ids=selection.positions,
-            past_key_values=self.llm_cache,
             use_cache=True,
+            **{cache_argument(decoder): self.llm_cache},
         )
         return output.last_hidden_state  # after the final norm
 

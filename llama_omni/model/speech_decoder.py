@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
+from llama_omni.model.cache_argument import cache_argument
 from llama_omni.model.config import SpeechDecoderConfig
 from llama_omni.model.ctc import frame_lengths, frame_sources
 
@@ -134,7 +135,12 @@ class SpeechDecoder(nn.Module):
         rope = self.rotary_emb(x, cache.positions)
         x = self._first_layer(x, states, rope, cache)
         for layer in self.layers[1:]:
-            x = layer(x, attention_mask=cache.mask, position_embeddings=rope, past_key_values=cache)
+            x = layer(
+                x,
+                attention_mask=cache.mask,
+                position_embeddings=rope,
+                **{cache_argument(layer): cache},
+            )
         return self.output_proj(x)
 
     def place_tables(self, num_tokens: int) -> tuple[Tensor, Tensor] | None:

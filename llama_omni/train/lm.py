@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PretrainedConfig
 from llama_omni.data.records import Record
 from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.metrics import spoken_words
+from llama_omni.model.cache_argument import cache_argument
 from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.prompt import IGNORE, PromptTemplate, encode_prompt
 from llama_omni.train.assemble import check_alike, check_tokens, read_llm
@@ -200,11 +201,11 @@ class LMTask:
 
     def _generate(self, ids: Int[Tensor, "B T"]) -> list[str]:
         ends = _ends(self.model.config)
-        cache = DynamicCache(config=self.model.config)
+        by_name = {cache_argument(self.model): DynamicCache(config=self.model.config)}
         replies: list[list[int]] = [[] for _ in ids]
         going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         for _ in range(self._settings.max_new_tokens):
-            output = self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output = self.model(ids, use_cache=True, logits_to_keep=1, **by_name)
             ids = output.logits[:, -1:].argmax(dim=-1)  # (B, 1)
             for reply, token, goes_on in zip(
                 replies, ids[:, 0].tolist(), going.tolist(), strict=True

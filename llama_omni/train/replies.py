@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from llama_omni.model.cache_argument import cache_argument
 from llama_omni.model.ctc import collapse
 from llama_omni.model.omni import OmniModel
 
@@ -36,8 +37,8 @@ def greedy_replies(
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=embeddings.device)
     mask = (torch.arange(T, device=embeddings.device) >= T - lengths[:, None]).long()  # (B, T)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config.llm)
     decoder: Any = model.llm.get_decoder()
+    by_name = {cache_argument(decoder): DynamicCache(config=model.config.llm)}
     stops = torch.tensor(model.config.stop_token_ids, device=embeddings.device)
     going = torch.ones(B, dtype=torch.bool, device=embeddings.device)
     tokens: list[list[int]] = [[] for _ in prompts]
@@ -47,8 +48,8 @@ def greedy_replies(
             inputs_embeds=embeddings,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
+            **by_name,
         ).last_hidden_state[:, -1]  # (B, D)
         chosen = model.token_logits(hidden).argmax(dim=-1)  # (B,)
         for row in going.nonzero()[:, 0].tolist():
