@@ -5,6 +5,7 @@ A second run of the same recipe skips the finished ones; another recipe is refus
 """
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from llama_omni.data.manifest import make_manifest
 from llama_omni.data.pool import Task, Workers
 from llama_omni.data.recipe import BuildRecipe
 from llama_omni.data.records import Reject
-from llama_omni.data.shards import shard_name, write_manifest
+from llama_omni.data.shards import Shard, check_shard, shard_name, write_manifest
 from llama_omni.data.sources import read_sources
 from llama_omni.data.speaking import check_voices, spoken_key
 from llama_omni.data.stages import WORK, Setup
@@ -31,6 +32,8 @@ from llama_omni.data.tools import Tools
 from llama_omni.errors import ConfigError, InputError
 from llama_omni.files import write_text
 from llama_omni.interfaces import Voice
+
+logger = logging.getLogger(__name__)
 
 REJECTS = "rejects.jsonl"
 
@@ -302,7 +305,20 @@ class _Build:
                 f"at least one record must pass the filters, got none of "
                 f"{self.parts['source'][0].records}; the first reason: {self._rejects()[0].reason}"
             )
+        self._forget_damaged(len(tasks))
         self._tasks("write", tasks, sizes)
+
+    def _forget_damaged(self, num_shards: int) -> None:
+        """Have shards written again that are not as they were; their markers lie in .work."""
+        for number in range(num_shards):
+            part = self.journal.finished("write", number)
+            if part is None:
+                continue
+            try:
+                check_shard(self.output, Shard(**part.facts), hashed=True)
+            except InputError as error:
+                logger.warning("a shard is damaged, writing it again: %s", error)
+                self.journal.forget("write", number)
 
     def _rejects(self) -> list[Reject]:
         return [row for parts in self.parts.values() for part in parts for row in part.rejects]

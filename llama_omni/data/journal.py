@@ -78,6 +78,10 @@ class Journal:
             return None
         return Part(**(found | {"rejects": tuple(Reject(**row) for row in found["rejects"])}))
 
+    def forget(self, stage: str, number: int) -> None:
+        """Have a part done again."""
+        self.path(stage, number, ".done").unlink(missing_ok=True)
+
     def parts(self, stage: str, numbers: Iterable[int]) -> Iterator[Part]:
         """Yield the outcomes of finished parts, in order."""
         for number in numbers:
