@@ -219,7 +219,7 @@ class _Build:
     def _read(self, rejects: list[Reject]) -> Iterator[Item]:
         """Yield the records, without those that ask what was asked before."""
         asked: dict[Any, str] = {}
-        for item in read_sources(self.recipe.sources, seed=self.recipe.seed):
+        for item in read_sources(self.recipe.sources, seed=self.recipe.seed, named_by_set=True):
             key = None if self.recipe.filters.duplicates else duplicate_key(item)
             if (
                 key is not None

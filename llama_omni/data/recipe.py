@@ -144,13 +144,26 @@ class BuildRecipe:
         """Refuse what a named recipe leaves open and nobody has filled in.
 
         Raises:
-            ConfigError: A step goes to a chat server, and there is none.
+            ConfigError: A step goes to a chat server, and there is none; or no step has an answer.
         """
         chats = [name for name in ("rewrite", "respond") if getattr(self, name) == "chat"]
         if chats and not (self.chat.base_url and self.chat.model):
             raise ConfigError(
                 f"chat.base_url and chat.model must be set where {' and '.join(chats)} is chat"
             )
+        if self.respond == "chat":
+            return
+        for place, source in enumerate(self.sources):
+            if source.kind == "table" and source.columns.answer is None:
+                raise ConfigError(
+                    f"sources.{place}.columns.answer must name a column where respond is "
+                    f"{self.respond}, got none; respond=chat has answers written"
+                )
+            if not source.answers:
+                raise ConfigError(
+                    f"sources.{place}.answers must be true where respond is {self.respond}, "
+                    "got false; respond=chat has answers written"
+                )
 
     def as_json(self) -> dict[str, Any]:
         """Return the recipe as JSON holds it."""

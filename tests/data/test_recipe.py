@@ -116,6 +116,23 @@ def test_impossible_recipes_are_refused(make, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "sources.0.columns.answer=none",
+            "sources.0.columns.answer must name a column where respond is keep, got none; "
+            "respond=chat has answers written",
+        ),
+        ("sources.0.answers=false", "sources.0.answers must be true where respond is keep"),
+    ],
+)
+def test_recipe_without_any_answer_is_refused(setting, message):
+    find_recipe("custom").check()
+    with pytest.raises(ConfigError, match=message):
+        override(find_recipe("custom"), [setting]).check()
+
+
 def spoken(**changes):
     known = {
         "question": "a", "question_s": 1.0, "answer": "b", "answer_s": 2.0,

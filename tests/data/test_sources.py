@@ -172,6 +172,34 @@ def test_broken_files_are_refused_with_file_and_line(tmp_path, name, text, messa
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("row", "proposed"),
+    [
+        (
+            {"instruction": "a", "input": "", "output": "b"},
+            "must have a column 'question' and 'answer'; it has instruction, input, output; name "
+            "another with --set sources.0.columns.question=instruction "
+            "--set sources.0.columns.answer=output",
+        ),
+        (
+            {"question": "a", "reply": "b"},
+            "must have a column 'answer'; it has question, reply; name another with "
+            "--set sources.0.columns.answer=COLUMN",
+        ),
+    ],
+    ids=["alpaca", "unusual"],
+)
+def test_absent_columns_are_told_with_the_setting_that_names_others(tmp_path, row, proposed):
+    columns = Columns(question="question", answer="answer")
+    source = Source(path=lines(tmp_path / "a.jsonl", [row]), columns=columns)
+    with pytest.raises(InputError) as caught:
+        list(read_sources([source], seed=0, named_by_set=True))
+    assert str(caught.value).endswith(proposed)
+    with pytest.raises(InputError) as caught:
+        read(source)
+    assert "--set" not in str(caught.value)
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"instruction": "\xff"}')
     with pytest.raises(InputError, match=r"a.jsonl must be UTF-8 text, got byte 0xff"):
