@@ -3,6 +3,7 @@
 Each source is read as a stream, and gives the same records in the same order each time.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -19,6 +20,7 @@ KINDS: tuple[str, ...] = ("table", "alpaca", "ultrachat", "released", "tiny")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _SPLIT = re.compile(r"\w+(\.\w+)*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _USUAL = {  # what others call these columns: proposed where a table has one
     "question": ("question", "instruction", "prompt", "query", "input"),
     "answer": ("answer", "output", "response", "completion", "target"),
@@ -99,6 +101,7 @@ def read_sources(
                 raise InputError(
                     f"{where}: split must be letters, digits and _, got {record.split!r}"
                 )
+            _check_text(where, item)
             if record.id in found:
                 raise InputError(
                     f"{where}: id must be new, got {record.id!r} again, after {found[record.id]}; "
@@ -141,6 +144,25 @@ def _read(source: Source, seed: int, hint: str | None) -> Iterator[tuple[str, It
         if source.kind == "table":
             _check_columns(located, source.columns, hint)
         yield located.where, make(located, f"{source.label}-{number:07d}", source)
+
+
+def _check_text(where: str, item: Item) -> None:
+    """Refuse half of a pair of UTF-16, which JSON can say and no file of UTF-8 can hold."""
+    record = item.record
+    texts = {"question": record.question, "answer": record.answer, "voice": record.voice}
+    texts |= {"intent": record.intent, "sound": item.question_sound}
+    texts |= {"the answer's sound": item.answer_sound}
+    for i, turn in enumerate(record.history):
+        texts |= {f"history.{i}.question": turn.question, f"history.{i}.answer": turn.answer}
+    for i, sound in enumerate(item.history_sounds):
+        texts |= {f"history.{i}.sound": sound}
+    for name, text in texts.items():
+        found = _SURROGATE.search(text or "")
+        if found:
+            raise InputError(
+                f"{where}: {name} must be Unicode text, got a lone surrogate "
+                f"{found.group()!a} at character {found.start()}"
+            )
 
 
 def _check_columns(located: Located, columns: Columns, hint: str | None) -> None:
@@ -223,6 +245,8 @@ def _text(located: Located, column: str) -> str:
     value = located.row[column]
     if value is None:
         return ""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{located.where}: column {column!r} must hold text, got {value}")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InputError(
             f"{located.where}: column {column!r} must hold text, got {type(value).__name__}"

@@ -99,6 +99,8 @@ def _read_array(file: Path) -> Iterator[Located]:
                 if text[position : position + 1] == "]":
                     return
                 row, end = decoder.raw_decode(text, position)
+            except RecursionError as error:
+                raise InputError(_broken(file, line, text[position:], error)) from error
             except ValueError as error:  # broken, or cut where the chunk ends
                 more = source.read(max(_CHUNK_CHARS, len(text) - position))
                 if not more or len(text) - position > _LONGEST_ROW:
@@ -115,18 +117,21 @@ def _read_lines(file: Path) -> Iterator[Located]:
         for number, text in enumerate(source, start=1):
             if not text.strip():
                 continue
+            text = text.strip()  # an error at the end would be of the next line
             try:
                 row = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(_broken(file, number, text, error)) from error
             yield _located(file, f"line {number}", row)
 
 
-def _broken(file: Path, line: int, text: str, error: ValueError) -> str:
+def _broken(file: Path, line: int, text: str, error: ValueError | RecursionError) -> str:
     found = text.strip()[:60]
     if isinstance(error, json.JSONDecodeError):
         line += error.lineno - 1 if error.doc is text else 0
         reason = error.msg
+    elif isinstance(error, RecursionError):
+        reason = "too many brackets within another"
     else:
         reason = str(error)
     return f"{file}, line {line} must be JSON, got: {reason} in {found!r}"
