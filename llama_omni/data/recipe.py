@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from llama_omni.data.drawing import drawn
 from llama_omni.data.sources import Source
@@ -200,6 +200,10 @@ def without_place(name: str) -> str:
     return name
 
 
+def _of_fields(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Say in which fields two recipes differ: `filters.max_wer (0.5, now 0.3)`."""
     found = []
@@ -207,6 +211,12 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         before, now = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
             found += differences(before, now, f"{prefix}{name}.")
+        elif _of_fields(before) and _of_fields(now):
+            if len(before) != len(now):
+                found.append(f"{prefix}{name} ({len(before)} of them, now {len(now)})")
+                continue
+            for place, (one, other) in enumerate(zip(before, now, strict=True)):
+                found += differences(one, other, f"{prefix}{name}.{place}.")
         elif before != now:
             found.append(f"{prefix}{name} ({json.dumps(before)}, now {json.dumps(now)})")
     return found

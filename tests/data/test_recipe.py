@@ -117,6 +117,28 @@ def test_impossible_recipes_are_refused(make, message):
 
 
 @pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        (["sources.0.limit=7"], ["sources.0.limit (36000, now 7)"]),
+        (
+            ["sources.1.columns.answer=a", "voices.speeds=1,2", "filters.max_wer=0.3"],
+            [
+                'sources.1.columns.answer (null, now "a")',
+                "voices.speeds ([0.9, 1.15], now [1.0, 2.0])",
+                "filters.max_wer (0.5, now 0.3)",
+            ],
+        ),
+    ],
+    ids=["one", "several"],
+)
+def test_differences_are_told_field_by_field(settings, found):
+    recipe = find_recipe("tiny")
+    assert differences(recipe.as_json(), override(recipe, settings).as_json()) == found
+    fewer = replace(recipe, sources=recipe.sources[:2])
+    assert differences(recipe.as_json(), fewer.as_json()) == ["sources (5 of them, now 2)"]
+
+
+@pytest.mark.parametrize(
     ("setting", "message"),
     [
         (
