@@ -16,19 +16,20 @@ from typing import Any
 
 from llama_omni.data.card import write_card
 from llama_omni.data.card_plots import check_plots
-from llama_omni.data.claim import alone_in, finished_before
+from llama_omni.data.claim import alone_in, finished_before, note_recipe
 from llama_omni.data.filters import duplicate_key
 from llama_omni.data.items import Item
 from llama_omni.data.journal import Journal, Part
 from llama_omni.data.manifest import make_manifest
+from llama_omni.data.origin import Origin, read_origins
 from llama_omni.data.pool import Task, Workers
 from llama_omni.data.recipe import BuildRecipe
 from llama_omni.data.records import Reject
 from llama_omni.data.shards import Shard, check_shard, shard_name, write_manifest
 from llama_omni.data.sources import read_sources
-from llama_omni.data.speaking import check_voices, spoken_key
+from llama_omni.data.speaking import KnownVoices, spoken_key
 from llama_omni.data.stages import WORK, Setup
-from llama_omni.data.tools import Tools
+from llama_omni.data.tools import Tools, check_tools
 from llama_omni.errors import ConfigError, InputError
 from llama_omni.files import write_text
 from llama_omni.interfaces import Voice
@@ -109,18 +110,21 @@ def build(
         recipe = replace(recipe, sources=tuple(sources))
     recipe.check()
     check_plots()
-    done = finished_before(recipe, output)
+    origins = read_origins(recipe.sources)
+    done = finished_before(recipe, output, origins)
     if done is not None:
         return BuildSummary(folder=output, counts=done["counts"], rejects=done["rejects"])
     with alone_in(output):
-        voices = check_voices(recipe, tools.open_synthesizer)
+        known = KnownVoices(recipe, tools.open_synthesizer)
+        voices = known.check_recipe()
+        check_tools(recipe, tools)
         for left in output.rglob(".*.part"):  # by a run that was killed
             left.unlink()
-        Journal(output / WORK).note("recipe", recipe.as_json())
+        note_recipe(Journal(output / WORK), recipe, origins)
         setup = Setup(recipe=recipe, output=output, tools=tools)
         workers = Workers(setup, processes)
         try:
-            summary = _Build(setup, workers, on_progress).run(voices)
+            summary = _Build(setup, workers, on_progress, known.check_question).run(voices, origins)
         except BaseException:
             workers.close(now=True)
             raise
@@ -133,15 +137,21 @@ def build(
 class _Build:
     """One run."""
 
-    def __init__(self, setup: Setup, workers: Workers, on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        workers: Workers,
+        on_progress: OnProgress,
+        check_voice: Callable[[str], None],
+    ) -> None:
         self.recipe, self.output, self.tools = setup.recipe, setup.output, setup.tools
-        self.workers, self.on_progress = workers, on_progress
+        self.workers, self.on_progress, self.check_voice = workers, on_progress, check_voice
         self.journal = Journal(self.output / WORK)
         self.parts: dict[str, list[Part]] = {}  # of each finished stage, in order
 
-    def run(self, voices: dict[str, Voice]) -> BuildSummary:
+    def run(self, voices: dict[str, Voice], origins: list[Origin]) -> BuildSummary:
         """Do all stages, then write what describes the result."""
-        sizes = self._source()
+        sizes = self._source(origins)
         self._stage("rewrite", sizes)
         self._stage("respond", self._left("rewrite"))
         self._note_repeated(len(sizes))
@@ -164,6 +174,7 @@ class _Build:
             rejects,
             voices,
             self.parts["fit"][0].facts if units else None,
+            self.journal.noted("source").get("origins", []),
         )
         write_text(
             self.output / REJECTS,
@@ -186,7 +197,7 @@ class _Build:
             usage=self._usage(),
         )
 
-    def _source(self) -> list[int]:
+    def _source(self, origins: list[Origin]) -> list[int]:
         """Cut the sources into parts; return how many records each has."""
         noted = self.journal.noted("source")
         if noted is None:
@@ -201,6 +212,7 @@ class _Build:
                 "sizes": sizes,
                 "rejects": [asdict(row) for row in rejects],
                 "seconds": time.monotonic() - began,
+                "origins": origins,
             }
             self.journal.note("source", noted)
         rejects = [Reject(**row) for row in noted["rejects"]]
@@ -219,7 +231,12 @@ class _Build:
     def _read(self, rejects: list[Reject]) -> Iterator[Item]:
         """Yield the records, without those that ask what was asked before."""
         asked: dict[Any, str] = {}
-        for item in read_sources(self.recipe.sources, seed=self.recipe.seed, named_by_set=True):
+        for item in read_sources(
+            self.recipe.sources,
+            seed=self.recipe.seed,
+            named_by_set=True,
+            check_voice=self.check_voice,
+        ):
             key = None if self.recipe.filters.duplicates else duplicate_key(item)
             if (
                 key is not None

@@ -74,7 +74,11 @@ class Source:
 
 
 def read_sources(
-    sources: Iterable[Source], *, seed: int, named_by_set: bool = False
+    sources: Iterable[Source],
+    *,
+    seed: int,
+    named_by_set: bool = False,
+    check_voice: Callable[[str], None] = lambda _name: None,
 ) -> Iterator[Item]:
     """Yield the records of several sources, one source after the other.
 
@@ -82,6 +86,7 @@ def read_sources(
         sources: At least one.
         seed: Of sources that draw their records.
         named_by_set: Say of an absent column which `--set` names another one.
+        check_voice: Is told the voice of each record that names one; its ConfigError refuses it.
 
     Raises:
         InputError: A source is empty, broken or lacks a column, or an id comes twice.
@@ -102,6 +107,11 @@ def read_sources(
                     f"{where}: split must be letters, digits and _, got {record.split!r}"
                 )
             _check_text(where, item)
+            if record.voice is not None:
+                try:
+                    check_voice(record.voice)
+                except ConfigError as error:
+                    raise InputError(f"{where}: {error}") from error
             if record.id in found:
                 raise InputError(
                     f"{where}: id must be new, got {record.id!r} again, after {found[record.id]}; "

@@ -41,18 +41,23 @@ def read_rows(path: str, *, hub_split: str = "train") -> Iterator[Located]:
         MissingExtraError: A data set of the hub needs the package `datasets`.
     """
     place = Path(path)
-    if place.is_dir():
-        files = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in SUFFIXES]
-        if not files:
-            raise InputError(f"{place} must hold {', '.join(SUFFIXES)} files, found none")
+    files = files_of(place)
+    if place.is_dir() and not files:
+        raise InputError(f"{place} must hold {', '.join(SUFFIXES)} files, found none")
+    if files:
         for file in files:
             yield from _read_file(file)
-    elif place.exists():
-        yield from _read_file(place)
     elif _HUB_ID.fullmatch(path):
         yield from _read_hub(path, hub_split)
     else:
         raise InputError(f"{place} must be a file, a folder or a hub id, found nothing there")
+
+
+def files_of(place: Path) -> list[Path]:
+    """Return the files that are read for a path: those of a folder by name, or the file itself."""
+    if place.is_dir():
+        return [file for file in sorted(place.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    return [place] if place.exists() else []
 
 
 def _read_file(file: Path) -> Iterator[Located]:

@@ -130,6 +130,26 @@ class Tools:
     open_rewriter: Callable[[BuildRecipe, Path], Any] = open_rewriter
     open_responder: Callable[[BuildRecipe, Path], Any] = open_responder
     load_units: Callable[[str, str], Any] = load_units
+    open_features: Callable[[UnitSettings], Any] = open_features
     fit_units: Callable[[Iterable[Audio], UnitSettings, int], Any] = fit_units
     token_counter: Callable[[str], Callable[[str], int]] = token_counter
     one_thread: Callable[[], Any] = one_thread
+
+
+def check_tools(recipe: BuildRecipe, tools: Tools) -> None:
+    """Open what only later stages use: a wrong name is found before hours of synthesis.
+
+    Raises:
+        ConfigError: There is no such recogniser, tokeniser, kind of features or device.
+        CheckpointError: A model or a folder of units cannot be loaded.
+        MissingExtraError: One needs a package that is not installed.
+    """
+    units, filters = recipe.units, recipe.filters
+    if units.enabled and units.folder is not None:
+        tools.load_units(units.folder, units.device)
+    elif units.enabled:
+        tools.open_features(units)
+    if filters.tokenizer is not None:
+        tools.token_counter(filters.tokenizer)
+    if filters.recognizer is not None:
+        tools.open_recognizer(filters.recognizer)
