@@ -1,6 +1,7 @@
 """What a data set is made from, and how: one frozen configuration, saved with the data set."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeGuard
 
@@ -8,6 +9,8 @@ from llama_omni.data.drawing import drawn
 from llama_omni.data.sources import Source
 from llama_omni.data.voices import ANSWER_VOICE, POOLS, VoicePool, find_pool
 from llama_omni.errors import ConfigError
+
+MAX_SEED = 2**32 - 1  # that k-means takes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +42,9 @@ class Voices:
         if text in POOLS or (":" not in text and "," not in text):
             return find_pool(text)
         names = [name.strip() for name in text.split(",") if name.strip()]
+        if not names:
+            field = f"splits.{split}" if split in self.splits else "question"
+            raise ConfigError(f"voices.{field} must name at least one voice, got {text!r}")
         return VoicePool(name=text, weights=dict.fromkeys(names, 1.0))
 
 
@@ -57,8 +63,8 @@ class UnitSettings:
     def __post_init__(self) -> None:
         if not 2 <= self.num_units <= 32_767:
             raise ConfigError(f"units.num_units must be 2 to 32767, got {self.num_units}")
-        if not self.sample_s > 0:
-            raise ConfigError(f"units.sample_s must be above 0, got {self.sample_s}")
+        if not 0 < self.sample_s < math.inf:
+            raise ConfigError(f"units.sample_s must be above 0 and finite, got {self.sample_s}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +142,8 @@ class BuildRecipe:
                 raise ConfigError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed must be 0 to {MAX_SEED}, got {self.seed}")
         for name in ("rows_per_shard", "part_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -96,6 +96,16 @@ def test_published_recipe_names_no_place():
         (lambda: Voices(question="nobody"), "voice pool must be one of tiny, tiny-unseen"),
         (lambda: UnitSettings(num_units=1), "units.num_units must be 2 to 32767, got 1"),
         (lambda: UnitSettings(sample_s=0.0), "units.sample_s must be above 0"),
+        (lambda: UnitSettings(sample_s=float("inf")), "units.sample_s must be above 0 and finite"),
+        (lambda: Voices(question=" ,"), "voices.question must name at least one voice, got ' ,'"),
+        (
+            lambda: Voices(splits={"test": ","}),
+            "voices.splits.test must name at least one voice, got ','",
+        ),
+        (
+            lambda: BuildRecipe(name="x", sources=(Source(),), seed=-1),
+            "seed must be 0 to 4294967295, got -1",
+        ),
         (lambda: Filters(max_answer_s=0.0), "filters.min_answer_s must be 0 or more and below"),
         (lambda: Filters(upsample_factor=0), "filters.upsample_factor must be at least 1"),
         (lambda: Filters(max_wer=-1.0), "filters.max_wer must be at least 0"),
