@@ -26,8 +26,8 @@ def build(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="instructs2s_200k (the paper's set), tiny, custom (any table of instructions), "
-            "or released (layouts of others).",
+            help="instructs2s_200k (the paper's set), tiny, custom (any table of questions and "
+            "answers), or released (layouts of others).",
             metavar="RECIPE",
         ),
     ],

@@ -170,7 +170,10 @@ def vocoder(
         config = vocoder_preset(recipe.preset)
         units = read_manifest(data)["units"]
         if units is None:
-            raise InputError(f"{data} must hold units, got one built without (units.enabled=false)")
+            raise InputError(
+                f"{data} must hold units, got one built without; units.enabled must be true, and "
+                "voices.answer a voice, where it is built"
+            )
         values = config.to_diff_dict() | {"num_units": units["K"]}
         if generator is not None:
             values["generator"] = generator

@@ -69,8 +69,10 @@ def fit(
         from llama_omni.data.shards import MANIFEST
         from llama_omni.data.sounds import open_sounds
         from llama_omni.data.units import fit_units
+        from llama_omni.model.device import find_device
 
-        chosen = _features(features, normalise, device)
+        place = str(find_device(device, field="--device"))
+        chosen = _features(features, normalise, place)
         if split is None and len(inputs) == 1 and (inputs[0] / MANIFEST).is_file():
             split = "train"
         sounds = open_sounds(inputs, column=column, split=split)
@@ -81,7 +83,7 @@ def fit(
                 num_units=num_units,
                 sample_s=60 * sample_minutes,
                 seed=seed,
-                device=device,
+                device=place,
                 progress=show,
             )
         extractor.save(output, report)
@@ -130,7 +132,9 @@ def extract(
             raise ConfigError(f"--processes must be 1 on {device}, got {processes}")
         from llama_omni.data.sounds import open_sounds
         from llama_omni.data.unit_lines import extract_units
+        from llama_omni.model.device import find_device
 
+        place = str(find_device(device, field="--device"))
         sounds = open_sounds(inputs, column=column, split=split)
         with _bar("naming", "sounds") as show:
             report = extract_units(
@@ -139,7 +143,7 @@ def extract(
                 output,
                 processes=processes,
                 source=source,
-                device=device,
+                device=place,
                 progress=show,
             )
         for name, reason in report.rejects:

@@ -8,7 +8,7 @@ import re
 import types
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from llama_omni.errors import ConfigError
 
@@ -24,42 +24,69 @@ def override(config: Config, settings: Iterable[str]) -> Config:
         config: A dataclass; its fields may be dataclasses, tuples and dicts of these.
         settings: Each `path=value`: `filters.max_answer_s=60`, `sources.0.limit=500` (the first
             of a tuple), `speeds=0.9,1.1` (a whole tuple), `voices.test=flite:slt` (a dict).
-            `none` clears a field that may be empty.
+            `none` clears a field that may be empty. Of two values for one field the later
+            holds; several fields must be possible together, not one by one.
 
     Raises:
         ConfigError: No such field, no such value for it, or an impossible one.
     """
+    changes = []
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise ConfigError(f"a setting must be KEY=VALUE, got {setting!r}")
-        keys = path.strip().split(".")
-        config = _changed(config, type(config), keys, text.strip(), path.strip())
-    return config
+        changes.append(_Change(path.strip().split("."), text.strip(), path.strip()))
+    return _changed(config, type(config), changes)
 
 
-def _changed(value: Any, kind: Any, keys: list[str], text: str, path: str) -> Any:
-    """Return `value`, which a field of type `kind` holds, with what the keys lead to replaced."""
-    if not keys:
-        return _parsed(kind, text, path)
-    key, rest = keys[0], keys[1:]
+class _Change(NamedTuple):
+    """One setting, seen from the value that it leads through."""
+
+    keys: list[str]  # what is left of the path from here
+    text: str
+    path: str  # the whole, for messages
+
+
+def _changed(value: Any, kind: Any, changes: list[_Change]) -> Any:
+    """Return `value`, which a field of type `kind` holds, with what the keys lead to replaced.
+
+    All changes within a dataclass are made at once: it is checked when it is constructed.
+    """
+    inner: dict[str, list[_Change]] = {}
+    for change in changes:
+        if change.keys:
+            within = change._replace(keys=change.keys[1:])
+            inner.setdefault(change.keys[0], []).append(within)
+        else:  # the whole value, whatever was changed within it before
+            value, inner = _parsed(kind, change.text, change.path), {}
+    if not inner:
+        return value
     if is_dataclass(value) and not isinstance(value, type):
-        known = [item.name for item in fields(value) if item.init]
-        if key not in known:
-            raise ConfigError(f"no field {key!r} in {path!r}; there are {', '.join(known)}")
-        inner = get_type_hints(type(value))[key]
-        return replace(value, **{key: _changed(getattr(value, key), inner, rest, text, path)})
+        known, kinds = (
+            [item.name for item in fields(value) if item.init],
+            get_type_hints(type(value)),
+        )
+        for key, within in inner.items():
+            if key not in known:
+                raise ConfigError(
+                    f"no field {key!r} in {within[0].path!r}; there are {', '.join(known)}"
+                )
+        new = {key: _changed(getattr(value, key), kinds[key], inner[key]) for key in inner}
+        return replace(value, **new)
     if isinstance(value, dict):
-        inner = [*get_args(_bare(kind)), str, str][1]
-        return value | {key: _changed(value.get(key), inner, rest, text, path)}
+        item_kind = [*get_args(_bare(kind)), str, str][1]
+        return value | {key: _changed(value.get(key), item_kind, inner[key]) for key in inner}
     if isinstance(value, tuple):
-        if not re.fullmatch(r"\d+", key) or int(key) >= len(value):
-            raise ConfigError(f"{path} must name one of 0 to {len(value) - 1}, got {key!r}")
-        position = int(key)
-        inner = _item_kind(kind, position)
-        new = _changed(value[position], inner, rest, text, path)
-        return (*value[:position], new, *value[position + 1 :])
-    raise ConfigError(f"{path} must end before {key!r}: what is there has no fields")
+        items = list(value)
+        for key, within in inner.items():
+            if not re.fullmatch(r"\d+", key) or int(key) >= len(value):
+                raise ConfigError(
+                    f"{within[0].path} must name one of 0 to {len(value) - 1}, got {key!r}"
+                )
+            items[int(key)] = _changed(items[int(key)], _item_kind(kind, int(key)), within)
+        return tuple(items)
+    key, within = next(iter(inner.items()))
+    raise ConfigError(f"{within[0].path} must end before {key!r}: what is there has no fields")
 
 
 def _parsed(kind: Any, text: str, path: str) -> Any:

@@ -191,6 +191,11 @@ class StubServer:
                 return JSONResponse(completion(body, good[:5], finish="length"))
             case "uncounted":
                 return JSONResponse({**completion(body, good), "usage": None})
+            case "worded":
+                usage = {"prompt_tokens": "10", "completion_tokens": "many"}
+                return JSONResponse({**completion(body, good), "usage": usage})
+            case "listed":
+                return JSONResponse({**completion(body, good), "usage": [1, 2]})
             case "dropping":
                 return HalfReply()
             case "page":

@@ -52,6 +52,46 @@ def test_setting_changes_one_field(setting, expected):
     assert override(Whole(), [setting]) == expected
 
 
+@dataclass(frozen=True)
+class Span:
+    low: int = 1
+    high: int = 60
+
+    def __post_init__(self):
+        if self.low >= self.high:
+            raise ConfigError(f"low must be below high, got {self.low} and {self.high}")
+
+
+@dataclass(frozen=True)
+class Spans:
+    one: Span = Span()
+    all: tuple[Span, ...] = (Span(), Span())
+
+
+@pytest.mark.parametrize("path", ["one", "all.1"])
+def test_settings_that_are_possible_together_may_come_in_any_order(path):
+    settings = [f"{path}.low=70", f"{path}.high=80"]
+    changed = override(Spans(), settings)
+    assert changed == override(Spans(), settings[::-1])
+    assert (changed.one if path == "one" else changed.all[1]) == Span(low=70, high=80)
+    with pytest.raises(ConfigError, match="low must be below high, got 70 and 60"):
+        override(Spans(), settings[:1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["part.size=7", "part.size=8"], Whole(part=Part(size=8))),
+        (["span.0=1", "span=2,3", "span.1=4"], Whole(span=(2.0, 4.0))),
+        (["pools.a=x", "share=1", "pools.b=z"], Whole(share=1.0, pools={"a": "x", "b": "z"})),
+        ([], Whole()),
+    ],
+    ids=["twice", "whole and part", "of a dict", "none"],
+)  # fmt: skip
+def test_later_settings_win_over_earlier_ones(settings, expected):
+    assert override(Whole(), settings) == expected
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

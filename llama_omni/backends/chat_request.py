@@ -169,16 +169,26 @@ def _read(text: str) -> StoredReply:
         body = json.loads(text)
         choice = body["choices"][0]
         message = choice["message"]
-        usage = body.get("usage") or {}
+        usage = body.get("usage")
+        counts = usage if isinstance(usage, dict) else {}
         return StoredReply(
             text=str(message.get("content") or ""),
             refusal=str(message.get("refusal") or ""),
             finish_reason=str(choice.get("finish_reason") or ""),
-            input_tokens=usage.get("prompt_tokens"),
-            output_tokens=usage.get("completion_tokens"),
+            input_tokens=_tokens(counts.get("prompt_tokens")),
+            output_tokens=_tokens(counts.get("completion_tokens")),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"no chat completion but {text[:80]!r}") from error
+
+
+def _tokens(value: Any) -> int | None:
+    """Return a count of tokens, which some servers send as text; None for anything else."""
+    try:
+        count = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return count if count >= 0 else None
 
 
 def _retry_after(headers: Any) -> float | None:

@@ -5,6 +5,7 @@ A second run of the same recipe skips the finished ones; another recipe is refus
 """
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,22 +16,25 @@ from typing import Any
 
 from llama_omni.data.card import write_card
 from llama_omni.data.card_plots import check_plots
-from llama_omni.data.claim import alone_in, finished_before
+from llama_omni.data.claim import alone_in, finished_before, note_recipe
 from llama_omni.data.filters import duplicate_key
 from llama_omni.data.items import Item
 from llama_omni.data.journal import Journal, Part
 from llama_omni.data.manifest import make_manifest
+from llama_omni.data.origin import Origin, read_origins
 from llama_omni.data.pool import Task, Workers
 from llama_omni.data.recipe import BuildRecipe
 from llama_omni.data.records import Reject
-from llama_omni.data.shards import shard_name, write_manifest
+from llama_omni.data.shards import Shard, check_shard, shard_name, write_manifest
 from llama_omni.data.sources import read_sources
-from llama_omni.data.speaking import check_voices, spoken_key
+from llama_omni.data.speaking import KnownVoices, spoken_key
 from llama_omni.data.stages import WORK, Setup
-from llama_omni.data.tools import Tools
+from llama_omni.data.tools import Tools, check_tools
 from llama_omni.errors import ConfigError, InputError
 from llama_omni.files import write_text
 from llama_omni.interfaces import Voice
+
+logger = logging.getLogger(__name__)
 
 REJECTS = "rejects.jsonl"
 
@@ -106,18 +110,21 @@ def build(
         recipe = replace(recipe, sources=tuple(sources))
     recipe.check()
     check_plots()
-    done = finished_before(recipe, output)
+    origins = read_origins(recipe.sources)
+    done = finished_before(recipe, output, origins)
     if done is not None:
         return BuildSummary(folder=output, counts=done["counts"], rejects=done["rejects"])
     with alone_in(output):
-        voices = check_voices(recipe, tools.open_synthesizer)
+        known = KnownVoices(recipe, tools.open_synthesizer)
+        voices = known.check_recipe()
+        check_tools(recipe, tools)
         for left in output.rglob(".*.part"):  # by a run that was killed
             left.unlink()
-        Journal(output / WORK).note("recipe", recipe.as_json())
+        note_recipe(Journal(output / WORK), recipe, origins)
         setup = Setup(recipe=recipe, output=output, tools=tools)
         workers = Workers(setup, processes)
         try:
-            summary = _Build(setup, workers, on_progress).run(voices)
+            summary = _Build(setup, workers, on_progress, known.check_question).run(voices, origins)
         except BaseException:
             workers.close(now=True)
             raise
@@ -130,15 +137,21 @@ def build(
 class _Build:
     """One run."""
 
-    def __init__(self, setup: Setup, workers: Workers, on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        workers: Workers,
+        on_progress: OnProgress,
+        check_voice: Callable[[str], None],
+    ) -> None:
         self.recipe, self.output, self.tools = setup.recipe, setup.output, setup.tools
-        self.workers, self.on_progress = workers, on_progress
+        self.workers, self.on_progress, self.check_voice = workers, on_progress, check_voice
         self.journal = Journal(self.output / WORK)
         self.parts: dict[str, list[Part]] = {}  # of each finished stage, in order
 
-    def run(self, voices: dict[str, Voice]) -> BuildSummary:
+    def run(self, voices: dict[str, Voice], origins: list[Origin]) -> BuildSummary:
         """Do all stages, then write what describes the result."""
-        sizes = self._source()
+        sizes = self._source(origins)
         self._stage("rewrite", sizes)
         self._stage("respond", self._left("rewrite"))
         self._note_repeated(len(sizes))
@@ -161,6 +174,7 @@ class _Build:
             rejects,
             voices,
             self.parts["fit"][0].facts if units else None,
+            self.journal.noted("source").get("origins", []),
         )
         write_text(
             self.output / REJECTS,
@@ -183,7 +197,7 @@ class _Build:
             usage=self._usage(),
         )
 
-    def _source(self) -> list[int]:
+    def _source(self, origins: list[Origin]) -> list[int]:
         """Cut the sources into parts; return how many records each has."""
         noted = self.journal.noted("source")
         if noted is None:
@@ -198,6 +212,7 @@ class _Build:
                 "sizes": sizes,
                 "rejects": [asdict(row) for row in rejects],
                 "seconds": time.monotonic() - began,
+                "origins": origins,
             }
             self.journal.note("source", noted)
         rejects = [Reject(**row) for row in noted["rejects"]]
@@ -216,7 +231,12 @@ class _Build:
     def _read(self, rejects: list[Reject]) -> Iterator[Item]:
         """Yield the records, without those that ask what was asked before."""
         asked: dict[Any, str] = {}
-        for item in read_sources(self.recipe.sources, seed=self.recipe.seed):
+        for item in read_sources(
+            self.recipe.sources,
+            seed=self.recipe.seed,
+            named_by_set=True,
+            check_voice=self.check_voice,
+        ):
             key = None if self.recipe.filters.duplicates else duplicate_key(item)
             if (
                 key is not None
@@ -302,7 +322,20 @@ class _Build:
                 f"at least one record must pass the filters, got none of "
                 f"{self.parts['source'][0].records}; the first reason: {self._rejects()[0].reason}"
             )
+        self._forget_damaged(len(tasks))
         self._tasks("write", tasks, sizes)
+
+    def _forget_damaged(self, num_shards: int) -> None:
+        """Have shards written again that are not as they were; their markers lie in .work."""
+        for number in range(num_shards):
+            part = self.journal.finished("write", number)
+            if part is None:
+                continue
+            try:
+                check_shard(self.output, Shard(**part.facts), hashed=True)
+            except InputError as error:
+                logger.warning("a shard is damaged, writing it again: %s", error)
+                self.journal.forget("write", number)
 
     def _rejects(self) -> list[Reject]:
         return [row for parts in self.parts.values() for part in parts for row in part.rejects]

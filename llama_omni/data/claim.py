@@ -3,47 +3,83 @@
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from llama_omni.data.journal import Journal
+from llama_omni.data.origin import Origin, changed_origin
 from llama_omni.data.recipe import BuildRecipe, differences
 from llama_omni.data.shards import MANIFEST, check_shard, read_manifest, read_shards
-from llama_omni.data.stages import WORK
+from llama_omni.data.stages import STAGES, WORK
 from llama_omni.errors import ConfigError, InputError, OutputError
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5  # changed fields that a refusal names
+_FIRST_READ = {  # the beginning of a field's name: the stage that reads it first; else the source
+    "rewrite": "rewrite",
+    "language": "rewrite",
+    "chat.": "rewrite",
+    "respond": "respond",
+    "voices.": "synthesise",
+    "filters.max_question_s": "synthesise",  # longer texts are not spoken
+    "filters.max_answer_s": "synthesise",
+    "filters.duplicates": "source",
+    "filters.": "filter",
+    "units.": "fit",
+    "rows_per_shard": "write",
+}
 
 
-def finished_before(recipe: BuildRecipe, output: Path) -> dict[str, Any] | None:
+def finished_before(
+    recipe: BuildRecipe, output: Path, origins: Sequence[Origin]
+) -> dict[str, Any] | None:
     """Refuse a folder of something else; return the manifest of a data set that is complete.
+
+    An unfinished build may go on with other fields, as long as no stage that reads them has
+    finished a part.
+
+    Args:
+        recipe: Of this run.
+        output: The folder.
+        origins: The files of the recipe's sources, as they are now.
 
     Raises:
         ConfigError: It was begun with another recipe.
+        InputError: It was made from other files.
         OutputError: It is no folder for a data set.
     """
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output} must be a folder, got a file")
+    journal = Journal(output / WORK)
     complete = (output / MANIFEST).exists()
     if complete:
-        before, wanted = read_manifest(output)["recipe"], recipe.published()
+        manifest = read_manifest(output)
+        before, wanted, made_from = manifest["recipe"], recipe.published(), manifest.get("sources")
     else:
-        before, wanted = Journal(output / WORK).noted("recipe"), recipe.as_json()
+        before, wanted = journal.noted("recipe"), recipe.as_json()
+        made_from = (journal.noted("source") or {}).get("origins")
     if before is None and output.exists():
         strange = [path.name for path in output.iterdir() if path.name != WORK]
         if strange:
             raise OutputError(
                 f"{output} must be new, empty or of an earlier run, got one with {strange[0]}"
             )
-    if before is not None and (changed := differences(before, wanted)):
+    changed = [] if before is None else differences(before, wanted)
+    if changed := [field for field in changed if complete or _has_read(journal, field)]:
         shown = ", ".join(changed[:_SHOWN]) + (" and more" if len(changed) > _SHOWN else "")
         raise ConfigError(
             f"{output} must be built with the recipe it was begun with, got other values of "
             f"{shown}; choose another folder, or delete this one"
+        )
+    if (complete or _has_read(journal, "sources")) and (
+        file := changed_origin(made_from or (), origins)
+    ):
+        raise InputError(
+            f"{output} must be built from the files it was begun with, got {file}; choose another "
+            "folder, or delete this one"
         )
     if not complete:
         return None
@@ -54,6 +90,29 @@ def finished_before(recipe: BuildRecipe, output: Path) -> dict[str, Any] | None:
         logger.warning("a shard is damaged, building again: %s", error)
         return None
     return read_manifest(output)
+
+
+def _has_read(journal: Journal, field: str) -> bool:
+    """Whether a stage that reads a field, or a later one, has finished a part.
+
+    The records of the source alone do not count: they are read again in no time.
+    """
+    first = next((stage for start, stage in _FIRST_READ.items() if field.startswith(start)), "")
+    stages = STAGES[STAGES.index(first) :] if first in STAGES else STAGES
+    return any(journal.begun(stage) for stage in stages)
+
+
+def note_recipe(journal: Journal, recipe: BuildRecipe, origins: Sequence[Origin]) -> None:
+    """Note what is built, and forget what was prepared for another recipe or from other files."""
+    before, now = journal.noted("recipe"), recipe.as_json()
+    made_from = (journal.noted("source") or {}).get("origins")
+    if before != now or changed_origin(made_from or (), origins):
+        if not _has_read(journal, "sources"):
+            journal.forget_note("source")
+        if not _has_read(journal, "voices."):
+            journal.forget_note("repeated")
+            journal.forget_folder("spoken")
+    journal.note("recipe", now)
 
 
 @contextmanager

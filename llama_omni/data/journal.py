@@ -78,6 +78,14 @@ class Journal:
             return None
         return Part(**(found | {"rejects": tuple(Reject(**row) for row in found["rejects"])}))
 
+    def forget(self, stage: str, number: int) -> None:
+        """Have a part done again."""
+        self.path(stage, number, ".done").unlink(missing_ok=True)
+
+    def begun(self, stage: str) -> bool:
+        """Whether a part of a stage is finished."""
+        return any((self.folder / stage).glob("part-*.done"))
+
     def parts(self, stage: str, numbers: Iterable[int]) -> Iterator[Part]:
         """Yield the outcomes of finished parts, in order."""
         for number in numbers:
@@ -95,6 +103,15 @@ class Journal:
             return json.loads((self.folder / f"{name}.json").read_text("utf-8"))
         except (OSError, ValueError):
             return None
+
+    def forget_note(self, name: str) -> None:
+        """Forget what `note` kept."""
+        (self.folder / f"{name}.json").unlink(missing_ok=True)
+
+    def forget_folder(self, name: str) -> None:
+        """Delete a folder within this one, if it is there."""
+        if (self.folder / name).exists():
+            shutil.rmtree(self.folder / name)
 
     def drop(self) -> None:
         """Delete the folder.

@@ -12,6 +12,7 @@ from typing import Any
 
 import llama_omni
 from llama_omni.audio import SAMPLE_RATE, UNIT_RATE
+from llama_omni.data.origin import Origin
 from llama_omni.data.recipe import BuildRecipe, without_place
 from llama_omni.data.records import Reject
 from llama_omni.data.shards import FORMAT
@@ -26,6 +27,7 @@ def make_manifest(
     rejects: Iterable[Reject],
     voices: Mapping[str, Voice],
     units: dict[str, Any] | None,
+    origins: Sequence[Origin],
 ) -> dict[str, Any]:
     """Return a manifest.
 
@@ -35,6 +37,7 @@ def make_manifest(
         rejects: All of them.
         voices: By their names.
         units: What is known of the units, or None where there are none.
+        origins: The files that the records were read from.
     """
     counts: Counter[str] = Counter()
     for shard in shards:
@@ -44,6 +47,7 @@ def make_manifest(
     return {
         "format": FORMAT,
         "recipe": recipe.published(),
+        "sources": list(origins),
         "seed": recipe.seed,
         "sample_rate": SAMPLE_RATE,
         "counts": dict(counts),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from llama_omni.data.recipe import BuildRecipe, Filters, UnitSettings, Voices
-from llama_omni.data.sources import Source
+from llama_omni.data.sources import Columns, Source
 from llama_omni.errors import ConfigError
 
 
@@ -59,11 +59,13 @@ def tiny() -> BuildRecipe:
 
 
 def custom() -> BuildRecipe:
-    """Return what any table of instructions needs: --source PATH, and columns by --set.
+    """Return what any table of questions and answers needs: --source PATH.
 
+    Its columns are `question` and `answer`, or others by --set sources.0.columns.question=....
     The offline defaults: texts are rewritten by rules, and the source's answers are taken.
     """
-    return BuildRecipe(name="custom", sources=(Source(kind="table"),))
+    columns = Columns(question="question", answer="answer")
+    return BuildRecipe(name="custom", sources=(Source(kind="table", columns=columns),))
 
 
 def released() -> BuildRecipe:

@@ -1,13 +1,16 @@
 """What a data set is made from, and how: one frozen configuration, saved with the data set."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from llama_omni.data.drawing import drawn
 from llama_omni.data.sources import Source
 from llama_omni.data.voices import ANSWER_VOICE, POOLS, VoicePool, find_pool
 from llama_omni.errors import ConfigError
+
+MAX_SEED = 2**32 - 1  # that k-means takes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +42,9 @@ class Voices:
         if text in POOLS or (":" not in text and "," not in text):
             return find_pool(text)
         names = [name.strip() for name in text.split(",") if name.strip()]
+        if not names:
+            field = f"splits.{split}" if split in self.splits else "question"
+            raise ConfigError(f"voices.{field} must name at least one voice, got {text!r}")
         return VoicePool(name=text, weights=dict.fromkeys(names, 1.0))
 
 
@@ -57,8 +63,8 @@ class UnitSettings:
     def __post_init__(self) -> None:
         if not 2 <= self.num_units <= 32_767:
             raise ConfigError(f"units.num_units must be 2 to 32767, got {self.num_units}")
-        if not self.sample_s > 0:
-            raise ConfigError(f"units.sample_s must be above 0, got {self.sample_s}")
+        if not 0 < self.sample_s < math.inf:
+            raise ConfigError(f"units.sample_s must be above 0 and finite, got {self.sample_s}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +142,8 @@ class BuildRecipe:
                 raise ConfigError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed must be 0 to {MAX_SEED}, got {self.seed}")
         for name in ("rows_per_shard", "part_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -144,13 +152,26 @@ class BuildRecipe:
         """Refuse what a named recipe leaves open and nobody has filled in.
 
         Raises:
-            ConfigError: A step goes to a chat server, and there is none.
+            ConfigError: A step goes to a chat server, and there is none; or no step has an answer.
         """
         chats = [name for name in ("rewrite", "respond") if getattr(self, name) == "chat"]
         if chats and not (self.chat.base_url and self.chat.model):
             raise ConfigError(
                 f"chat.base_url and chat.model must be set where {' and '.join(chats)} is chat"
             )
+        if self.respond == "chat":
+            return
+        for place, source in enumerate(self.sources):
+            if source.kind == "table" and source.columns.answer is None:
+                raise ConfigError(
+                    f"sources.{place}.columns.answer must name a column where respond is "
+                    f"{self.respond}, got none; respond=chat has answers written"
+                )
+            if not source.answers:
+                raise ConfigError(
+                    f"sources.{place}.answers must be true where respond is {self.respond}, "
+                    "got false; respond=chat has answers written"
+                )
 
     def as_json(self) -> dict[str, Any]:
         """Return the recipe as JSON holds it."""
@@ -187,6 +208,10 @@ def without_place(name: str) -> str:
     return name
 
 
+def _of_fields(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Say in which fields two recipes differ: `filters.max_wer (0.5, now 0.3)`."""
     found = []
@@ -194,6 +219,12 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         before, now = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
             found += differences(before, now, f"{prefix}{name}.")
+        elif _of_fields(before) and _of_fields(now):
+            if len(before) != len(now):
+                found.append(f"{prefix}{name} ({len(before)} of them, now {len(now)})")
+                continue
+            for place, (one, other) in enumerate(zip(before, now, strict=True)):
+                found += differences(one, other, f"{prefix}{name}.{place}.")
         elif before != now:
             found.append(f"{prefix}{name} ({json.dumps(before)}, now {json.dumps(now)})")
     return found

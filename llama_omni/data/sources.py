@@ -3,9 +3,10 @@
 Each source is read as a stream, and gives the same records in the same order each time.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,11 @@ KINDS: tuple[str, ...] = ("table", "alpaca", "ultrachat", "released", "tiny")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _SPLIT = re.compile(r"\w+(\.\w+)*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_USUAL = {  # what others call these columns: proposed where a table has one
+    "question": ("question", "instruction", "prompt", "query", "input"),
+    "answer": ("answer", "output", "response", "completion", "target"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,21 +73,30 @@ class Source:
         return self.name or self.kind
 
 
-def read_sources(sources: Iterable[Source], *, seed: int) -> Iterator[Item]:
+def read_sources(
+    sources: Iterable[Source],
+    *,
+    seed: int,
+    named_by_set: bool = False,
+    check_voice: Callable[[str], None] = lambda _name: None,
+) -> Iterator[Item]:
     """Yield the records of several sources, one source after the other.
 
     Args:
         sources: At least one.
         seed: Of sources that draw their records.
+        named_by_set: Say of an absent column which `--set` names another one.
+        check_voice: Is told the voice of each record that names one; its ConfigError refuses it.
 
     Raises:
         InputError: A source is empty, broken or lacks a column, or an id comes twice.
         MissingExtraError: A source needs a package that is not installed.
     """
     found: dict[str, str] = {}
-    for source in sources:
+    for place, source in enumerate(sources):
         number = 0
-        for where, item in islice(_read(source, seed), source.limit):
+        hint = f"sources.{place}" if named_by_set else None
+        for where, item in islice(_read(source, seed, hint), source.limit):
             record = item.record
             if not _ID.fullmatch(record.id):
                 raise InputError(
@@ -91,6 +106,12 @@ def read_sources(sources: Iterable[Source], *, seed: int) -> Iterator[Item]:
                 raise InputError(
                     f"{where}: split must be letters, digits and _, got {record.split!r}"
                 )
+            _check_text(where, item)
+            if record.voice is not None:
+                try:
+                    check_voice(record.voice)
+                except ConfigError as error:
+                    raise InputError(f"{where}: {error}") from error
             if record.id in found:
                 raise InputError(
                     f"{where}: id must be new, got {record.id!r} again, after {found[record.id]}; "
@@ -110,7 +131,7 @@ def read_sources(sources: Iterable[Source], *, seed: int) -> Iterator[Item]:
             )
 
 
-def _read(source: Source, seed: int) -> Iterator[tuple[str, Item]]:
+def _read(source: Source, seed: int, hint: str | None) -> Iterator[tuple[str, Item]]:
     if source.kind == "tiny":
         from llama_omni.data.domain import tiny_records
 
@@ -130,7 +151,48 @@ def _read(source: Source, seed: int) -> Iterator[tuple[str, Item]]:
     else:
         make = _MAKERS[source.kind]
     for number, located in enumerate(read_rows(source.path, hub_split=source.hub_split)):
+        if source.kind == "table":
+            _check_columns(located, source.columns, hint)
         yield located.where, make(located, f"{source.label}-{number:07d}", source)
+
+
+def _check_text(where: str, item: Item) -> None:
+    """Refuse half of a pair of UTF-16, which JSON can say and no file of UTF-8 can hold."""
+    record = item.record
+    texts = {"question": record.question, "answer": record.answer, "voice": record.voice}
+    texts |= {"intent": record.intent, "sound": item.question_sound}
+    texts |= {"the answer's sound": item.answer_sound}
+    for i, turn in enumerate(record.history):
+        texts |= {f"history.{i}.question": turn.question, f"history.{i}.answer": turn.answer}
+    for i, sound in enumerate(item.history_sounds):
+        texts |= {f"history.{i}.sound": sound}
+    for name, text in texts.items():
+        found = _SURROGATE.search(text or "")
+        if found:
+            raise InputError(
+                f"{where}: {name} must be Unicode text, got a lone surrogate "
+                f"{found.group()!a} at character {found.start()}"
+            )
+
+
+def _check_columns(located: Located, columns: Columns, hint: str | None) -> None:
+    """Refuse a row without a column that is to be read; say how to name another one."""
+    wanted = {field.name: getattr(columns, field.name) for field in fields(columns)}
+    absent = {
+        name: column
+        for name, column in wanted.items()
+        if column is not None and column not in located.row
+    }
+    if not absent:
+        return
+    told = ""
+    if hint is not None:
+        settings = []
+        for name in absent:
+            usual = (column for column in _USUAL.get(name, ()) if column in located.row)
+            settings.append(f"--set {hint}.columns.{name}={next(usual, 'COLUMN')}")
+        told = f"; name another with {' '.join(settings)}"
+    raise InputError(f"{_missing(located, ' and '.join(map(repr, absent.values())))}{told}")
 
 
 def _alpaca(located: Located, name: str, source: Source) -> Item:
@@ -155,7 +217,7 @@ def _ultrachat(located: Located, name: str, source: Source) -> Item:
         first = roles.index("user") if "user" in roles else len(roles)
         texts = [turn.get("content") for turn in (messages or ())[first : first + 2]]
     else:
-        raise _missing(located, "data or messages")
+        raise _missing(located, "'data or messages'")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{located.where}: a dialogue must be a list of texts, got {texts!r:.80}")
     if not texts:
@@ -189,10 +251,12 @@ def _item(name: str, source: Source, **fields: Any) -> Item:
 def _text(located: Located, column: str) -> str:
     """Return a column as text; nothing there is no text."""
     if column not in located.row:
-        raise _missing(located, column)
+        raise _missing(located, repr(column))
     value = located.row[column]
     if value is None:
         return ""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{located.where}: column {column!r} must hold text, got {value}")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InputError(
             f"{located.where}: column {column!r} must hold text, got {type(value).__name__}"
@@ -202,7 +266,7 @@ def _text(located: Located, column: str) -> str:
 
 def _missing(located: Located, column: str) -> InputError:
     return InputError(
-        f"{located.where} must have a column {column!r}; it has {', '.join(located.row) or 'none'}"
+        f"{located.where} must have a column {column}; it has {', '.join(located.row) or 'none'}"
     )
 
 

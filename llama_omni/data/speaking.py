@@ -182,34 +182,66 @@ class Unspeakable(Exception):
         self.reason = " ".join(reason.split())[:300]
 
 
-def check_voices(recipe: BuildRecipe, open_synthesizer: OpenSynthesizer) -> dict[str, Voice]:
-    """Refuse absent voices before any work; return those that the recipe can draw.
+class KnownVoices:
+    """Which voices there are; a program, model or server is opened when one of its is asked for.
 
-    Raises:
-        ToolError: A program or server is absent.
-        ConfigError: It has no such voice.
+    Args:
+        recipe: Whose synthesizers have them.
+        open_synthesizer: Opens these by name.
     """
-    settings = recipe.voices
-    wanted: dict[str, list[str]] = {}
-    pools = [settings.pool(split) for split in ("", *settings.splits)]
-    for voice in (voice for pool in pools for voice in pool.voices):
-        spec = synthesizer_spec(voice, settings.question_synthesizer)
-        wanted.setdefault(spec, []).append(voice)
-    if settings.answer is not None:
-        spec = synthesizer_spec(settings.answer, settings.answer_synthesizer)
-        wanted.setdefault(spec, []).append(settings.answer)
-    found: dict[str, Voice] = {}
-    for spec, names in wanted.items():
-        synthesizer = open_synthesizer(spec)
-        try:
-            there = {voice.name: voice for voice in synthesizer.voices}
-        finally:
-            synthesizer.close()
-        missing = sorted(set(names) - set(there))
-        if missing:
+
+    def __init__(self, recipe: BuildRecipe, open_synthesizer: OpenSynthesizer) -> None:
+        self._settings, self._open = recipe.voices, open_synthesizer
+        self._there: dict[str, dict[str, Voice]] = {}
+
+    def check_recipe(self) -> dict[str, Voice]:
+        """Refuse absent voices before any work; return those that the recipe can draw.
+
+        Raises:
+            ToolError: A program or server is absent.
+            ConfigError: It has no such voice.
+        """
+        settings = self._settings
+        wanted: dict[str, list[str]] = {}
+        pools = [settings.pool(split) for split in ("", *settings.splits)]
+        for voice in (voice for pool in pools for voice in pool.voices):
+            spec = synthesizer_spec(voice, settings.question_synthesizer)
+            wanted.setdefault(spec, []).append(voice)
+        if settings.answer is not None:
+            spec = synthesizer_spec(settings.answer, settings.answer_synthesizer)
+            wanted.setdefault(spec, []).append(settings.answer)
+        found: dict[str, Voice] = {}
+        for spec, names in wanted.items():
+            there = self._of(spec)
+            missing = sorted(set(names) - set(there))
+            if missing:
+                raise ConfigError(
+                    f"voices must be among those of {spec!r}, it lacks {', '.join(missing)}; it "
+                    f"has {', '.join(sorted(there)[:12])}"
+                )
+            found |= {name: there[name] for name in names}
+        return found
+
+    def check_question(self, name: str) -> None:
+        """Refuse a voice that a record asks in, where it is absent.
+
+        Raises:
+            ToolError: Its program or server is absent.
+            ConfigError: There is none of that name.
+        """
+        spec = synthesizer_spec(name, self._settings.question_synthesizer)
+        there = self._of(spec)
+        if name not in there:
             raise ConfigError(
-                f"voices must be among those of {spec!r}, it lacks {', '.join(missing)}; it has "
+                f"voice must be among those of {spec!r}, got {name!r}; it has "
                 f"{', '.join(sorted(there)[:12])}"
             )
-        found |= {name: there[name] for name in names}
-    return found
+
+    def _of(self, spec: str) -> dict[str, Voice]:
+        if spec not in self._there:
+            synthesizer = self._open(spec)
+            try:
+                self._there[spec] = {voice.name: voice for voice in synthesizer.voices}
+            finally:
+                synthesizer.close()
+        return self._there[spec]

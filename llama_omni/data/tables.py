@@ -41,18 +41,23 @@ def read_rows(path: str, *, hub_split: str = "train") -> Iterator[Located]:
         MissingExtraError: A data set of the hub needs the package `datasets`.
     """
     place = Path(path)
-    if place.is_dir():
-        files = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in SUFFIXES]
-        if not files:
-            raise InputError(f"{place} must hold {', '.join(SUFFIXES)} files, found none")
+    files = files_of(place)
+    if place.is_dir() and not files:
+        raise InputError(f"{place} must hold {', '.join(SUFFIXES)} files, found none")
+    if files:
         for file in files:
             yield from _read_file(file)
-    elif place.exists():
-        yield from _read_file(place)
     elif _HUB_ID.fullmatch(path):
         yield from _read_hub(path, hub_split)
     else:
         raise InputError(f"{place} must be a file, a folder or a hub id, found nothing there")
+
+
+def files_of(place: Path) -> list[Path]:
+    """Return the files that are read for a path: those of a folder by name, or the file itself."""
+    if place.is_dir():
+        return [file for file in sorted(place.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    return [place] if place.exists() else []
 
 
 def _read_file(file: Path) -> Iterator[Located]:
@@ -99,6 +104,8 @@ def _read_array(file: Path) -> Iterator[Located]:
                 if text[position : position + 1] == "]":
                     return
                 row, end = decoder.raw_decode(text, position)
+            except RecursionError as error:
+                raise InputError(_broken(file, line, text[position:], error)) from error
             except ValueError as error:  # broken, or cut where the chunk ends
                 more = source.read(max(_CHUNK_CHARS, len(text) - position))
                 if not more or len(text) - position > _LONGEST_ROW:
@@ -115,18 +122,21 @@ def _read_lines(file: Path) -> Iterator[Located]:
         for number, text in enumerate(source, start=1):
             if not text.strip():
                 continue
+            text = text.strip()  # an error at the end would be of the next line
             try:
                 row = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(_broken(file, number, text, error)) from error
             yield _located(file, f"line {number}", row)
 
 
-def _broken(file: Path, line: int, text: str, error: ValueError) -> str:
+def _broken(file: Path, line: int, text: str, error: ValueError | RecursionError) -> str:
     found = text.strip()[:60]
     if isinstance(error, json.JSONDecodeError):
         line += error.lineno - 1 if error.doc is text else 0
         reason = error.msg
+    elif isinstance(error, RecursionError):
+        reason = "too many brackets within another"
     else:
         reason = str(error)
     return f"{file}, line {line} must be JSON, got: {reason} in {found!r}"

@@ -28,8 +28,9 @@ def open_recognizer(spec: str) -> Recognizer:
 def load_units(folder: str, device: str) -> Any:
     """Load fitted units."""
     from llama_omni.data.units import UnitExtractor
+    from llama_omni.model.device import find_device
 
-    return UnitExtractor.load(folder, device=device)
+    return UnitExtractor.load(folder, device=find_device(device, field="units.device"))
 
 
 def fit_units(
@@ -38,39 +39,46 @@ def fit_units(
     """Fit units on the first answers; return them and what the fit saw, without its time."""
     from llama_omni.data.units import fit_units as fit
 
-    features = _features(settings)
     extractor, report = fit(
         answers,
-        features,
+        open_features(settings),
         num_units=settings.num_units,
         sample_s=settings.sample_s,
         seed=seed,
-        device=settings.device,
+        device=_device(settings),
     )
     return extractor, {name: value for name, value in asdict(report).items() if name != "seconds"}
 
 
-def _features(settings: UnitSettings) -> Any:
+def open_features(settings: UnitSettings) -> Any:
+    """Open the features that units are fitted on, on their device."""
     from llama_omni.model.features import features_from
 
+    device = _device(settings)
     kind, _, source = settings.features.partition(":")
     if kind == "mfcc" and not source:
-        return features_from({"kind": "mfcc"}, device=settings.device)
+        return features_from({"kind": "mfcc"}, device=device)
     folder, _, layer = source.rpartition("#")
     if kind == "hubert" and folder and layer.isdecimal():
         from llama_omni.model.features_hubert import HubertFeatures
 
         return HubertFeatures.from_pretrained(
-            folder, layer=int(layer), normalise=settings.normalise, device=settings.device
+            folder, layer=int(layer), normalise=settings.normalise, device=device
         )
     if kind == "encoder" and source:
         from llama_omni.model.features_encoder import EncoderFeatures
 
-        return EncoderFeatures.from_pretrained(source, device=settings.device)
+        return EncoderFeatures.from_pretrained(source, device=device)
     raise ConfigError(
         "units.features must be mfcc, hubert:FOLDER#LAYER or encoder:FOLDER, got "
         f"{settings.features!r}"
     )
+
+
+def _device(settings: UnitSettings) -> Any:
+    from llama_omni.model.device import find_device
+
+    return find_device(settings.device, field="units.device")
 
 
 def token_counter(folder: str) -> Callable[[str], int]:
@@ -122,6 +130,26 @@ class Tools:
     open_rewriter: Callable[[BuildRecipe, Path], Any] = open_rewriter
     open_responder: Callable[[BuildRecipe, Path], Any] = open_responder
     load_units: Callable[[str, str], Any] = load_units
+    open_features: Callable[[UnitSettings], Any] = open_features
     fit_units: Callable[[Iterable[Audio], UnitSettings, int], Any] = fit_units
     token_counter: Callable[[str], Callable[[str], int]] = token_counter
     one_thread: Callable[[], Any] = one_thread
+
+
+def check_tools(recipe: BuildRecipe, tools: Tools) -> None:
+    """Open what only later stages use: a wrong name is found before hours of synthesis.
+
+    Raises:
+        ConfigError: There is no such recogniser, tokeniser, kind of features or device.
+        CheckpointError: A model or a folder of units cannot be loaded.
+        MissingExtraError: One needs a package that is not installed.
+    """
+    units, filters = recipe.units, recipe.filters
+    if units.enabled and units.folder is not None:
+        tools.load_units(units.folder, units.device)
+    elif units.enabled:
+        tools.open_features(units)
+    if filters.tokenizer is not None:
+        tools.token_counter(filters.tokenizer)
+    if filters.recognizer is not None:
+        tools.open_recognizer(filters.recognizer)

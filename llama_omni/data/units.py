@@ -8,6 +8,7 @@ scikit-learn, so the same sound and seed give the same files whatever else runs.
 import hashlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from llama_omni.audio import SAMPLE_RATE
+from llama_omni.data.recipe import MAX_SEED
 from llama_omni.errors import (
     CheckpointError,
     ConfigError,
@@ -104,8 +106,10 @@ def fit_units(
     """
     if num_units < 2:
         raise ConfigError(f"num_units must be at least 2, got {num_units}")
-    if sample_s <= 0:
-        raise ConfigError(f"sample_s must be above 0, got {sample_s}")
+    if not 0 < sample_s < math.inf:
+        raise ConfigError(f"sample_s must be above 0 and finite, got {sample_s}")
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed must be 0 to {MAX_SEED}, got {seed}")
     try:
         from sklearn.cluster import MiniBatchKMeans
         from threadpoolctl import threadpool_limits  # comes with scikit-learn

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from llama_omni.errors import ConfigError, MissingExtraError, TrainingError
+from llama_omni.model.device import find_device
 
 _BUCKET = 1 << 24  # gradient elements summed in one call
 
@@ -95,7 +96,7 @@ def set_up(device: str) -> Processes:
         MissingExtraError: several processes without accelerate.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    place = _find_device(device)
+    place = find_device(device)
     if world == 1:
         return Processes(rank=0, world=1, device=place)
     if place.type not in ("cpu", "cuda") or place.index is not None:
@@ -114,20 +115,6 @@ def set_up(device: str) -> Processes:
         world=state.num_processes,
         device=state.device or torch.device("cpu"),
     )
-
-
-def _find_device(name: str) -> torch.device:
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if found else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device must be auto, cpu or cuda[:N], got {name!r}") from error
-    if device.type == "cuda" and (device.index or 0) >= found:
-        there = ", ".join(f"cuda:{number}" for number in range(found)) or "no CUDA device"
-        raise ConfigError(f"device {name!r} must exist, found {there}")
-    return device
 
 
 def is_main() -> bool:

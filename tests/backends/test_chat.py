@@ -57,6 +57,15 @@ def test_tokens_that_the_server_does_not_tell_are_counted_as_unknown():
     assert "without a token count" in str(usage)
 
 
+def test_token_counts_that_are_text_are_read_and_others_unknown():
+    with StubServer("worded") as server:
+        _, usage = ask(server)
+    assert (usage.replies, usage.input_tokens, usage.output_tokens) == (1, 10, 0)
+    with StubServer("listed") as server:
+        _, usage = ask(server)
+    assert (usage.replies, usage.uncounted, usage.input_tokens) == (1, 1, 0)
+
+
 # Failures that one record pays for
 
 

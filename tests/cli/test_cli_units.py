@@ -255,6 +255,12 @@ def test_fit_on_hubert_and_extract_where_the_model_moved(run, folder, tmp_path):
         (["extract", "a.wav", "-u", "none", "-o", "u.jsonl"], "got no such folder"),
         (["extract", "a.wav", "-u", "empty", "-o", "u.jsonl"], "kmeans.npy must be a readable"),
         (["extract", "a.wav", "-u", "empty", "-o", "u.txt"], "must end with .jsonl, got suffix"),
+        (["fit", "a.wav", "-o", "new", "--seed", "-1"], "seed must be 0 to 4294967295, got -1"),
+        (["fit", "a.wav", "-o", "new", "--sample-minutes", "nan"], "above 0 and finite, got nan"),
+        (["fit", "a.wav", "-o", "new", "--sample-minutes", "inf"], "above 0 and finite, got inf"),
+        (["fit", "a.wav", "-o", "new", "--device", "cuda:9"], "--device 'cuda:9' must exist"),
+        (["fit", "a.wav", "-o", "new", "--device", "gpu"], "--device must be auto, cpu or cuda"),
+        (["extract", "a.wav", "-ux", "-ou.jsonl", "--device", "cuda:9"], "'cuda:9' must exist"),
         (
             ["extract", "a.wav", "-ux", "-ou.jsonl", "--device", "cuda", "--processes", "2"],
             "--processes must be 1 on cuda, got 2",

@@ -36,6 +36,7 @@ def test_build_makes_a_set_that_info_and_training_read(questions, tmp_path, caps
     output = tmp_path / "set"
     words = [
         "build", "custom", "--source", questions, "-o", output,
+        "--set", "sources.0.columns.question=instruction",
         "--set", "sources.0.columns.answer=output", "--set", "voices.question=flite:slt,flite:rms",
         "--set", "voices.answer=flite:rms", "--set", "units.num_units=8", "--seed", 3,
     ]  # fmt: skip
@@ -82,7 +83,7 @@ def test_refusals_are_one_line(words, message, tmp_path, capsys, monkeypatch):
 @needs_flite
 def test_damaged_set_is_told_by_info(questions, tmp_path, capsys):
     output = tmp_path / "set"
-    words = ["voices.question=flite:rms", "voices.answer=none", "sources.0.columns.answer=output"]
+    words = ["voices.question=flite:rms", "voices.answer=none", "sources.0.kind=alpaca"]
     sets = [word for setting in words for word in ("--set", setting)]
     assert run("build", "custom", "--source", questions, "-o", output, *sets) == 0
     path = output / "data/train-00000.parquet"

@@ -18,7 +18,7 @@ from llama_omni.data.schema import HistoryRow, Row, Sound
 from llama_omni.data.shards import FORMAT, write_manifest, write_shard
 from llama_omni.data.sources import Columns, Source
 from llama_omni.data.tools import Tools
-from llama_omni.errors import InputError, ToolError
+from llama_omni.errors import ConfigError, InputError, ToolError
 from llama_omni.interfaces import Voice
 
 
@@ -128,6 +128,11 @@ def load_fake_units(_folder, _device):
     return FakeUnits()
 
 
+def open_fake_features(settings):
+    if settings.features != "mfcc":
+        raise ConfigError(f"units.features must be mfcc, got {settings.features!r}")
+
+
 def fit_fake_units(answers, settings, _seed):
     seconds = 0.0
     for answer in answers:
@@ -144,7 +149,9 @@ class FakeRecognizer:
         return "question one" if len(audio) < 10_000 else "something else"
 
 
-def open_fake_recognizer(_spec):
+def open_fake_recognizer(spec):
+    if spec != "fake":
+        raise ConfigError(f"recognizer must be one of fake; got {spec!r}")
     return FakeRecognizer()
 
 
@@ -156,6 +163,7 @@ FAKES = Tools(
     open_synthesizer=FakeSynthesizer,
     open_recognizer=open_fake_recognizer,
     load_units=load_fake_units,
+    open_features=open_fake_features,
     fit_units=fit_fake_units,
     token_counter=count_words,
     one_thread=nullcontext,

@@ -96,6 +96,16 @@ def test_published_recipe_names_no_place():
         (lambda: Voices(question="nobody"), "voice pool must be one of tiny, tiny-unseen"),
         (lambda: UnitSettings(num_units=1), "units.num_units must be 2 to 32767, got 1"),
         (lambda: UnitSettings(sample_s=0.0), "units.sample_s must be above 0"),
+        (lambda: UnitSettings(sample_s=float("inf")), "units.sample_s must be above 0 and finite"),
+        (lambda: Voices(question=" ,"), "voices.question must name at least one voice, got ' ,'"),
+        (
+            lambda: Voices(splits={"test": ","}),
+            "voices.splits.test must name at least one voice, got ','",
+        ),
+        (
+            lambda: BuildRecipe(name="x", sources=(Source(),), seed=-1),
+            "seed must be 0 to 4294967295, got -1",
+        ),
         (lambda: Filters(max_answer_s=0.0), "filters.min_answer_s must be 0 or more and below"),
         (lambda: Filters(upsample_factor=0), "filters.upsample_factor must be at least 1"),
         (lambda: Filters(max_wer=-1.0), "filters.max_wer must be at least 0"),
@@ -114,6 +124,45 @@ def test_impossible_recipes_are_refused(make, message):
     with pytest.raises(ConfigError) as caught:
         make()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        (["sources.0.limit=7"], ["sources.0.limit (36000, now 7)"]),
+        (
+            ["sources.1.columns.answer=a", "voices.speeds=1,2", "filters.max_wer=0.3"],
+            [
+                'sources.1.columns.answer (null, now "a")',
+                "voices.speeds ([0.9, 1.15], now [1.0, 2.0])",
+                "filters.max_wer (0.5, now 0.3)",
+            ],
+        ),
+    ],
+    ids=["one", "several"],
+)
+def test_differences_are_told_field_by_field(settings, found):
+    recipe = find_recipe("tiny")
+    assert differences(recipe.as_json(), override(recipe, settings).as_json()) == found
+    fewer = replace(recipe, sources=recipe.sources[:2])
+    assert differences(recipe.as_json(), fewer.as_json()) == ["sources (5 of them, now 2)"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "sources.0.columns.answer=none",
+            "sources.0.columns.answer must name a column where respond is keep, got none; "
+            "respond=chat has answers written",
+        ),
+        ("sources.0.answers=false", "sources.0.answers must be true where respond is keep"),
+    ],
+)
+def test_recipe_without_any_answer_is_refused(setting, message):
+    find_recipe("custom").check()
+    with pytest.raises(ConfigError, match=message):
+        override(find_recipe("custom"), [setting]).check()
 
 
 def spoken(**changes):

@@ -153,6 +153,7 @@ def test_hub_ids_go_through_datasets(monkeypatch):
         ("a.jsonl", "", "must hold at least one record, found none"),
         ("a.json", "[]", "must hold at least one record, found none"),
         ("a.jsonl", '{"instruction": "a"}\n{"instruc', "a.jsonl, line 2 must be JSON, got: Unterm"),
+        ("a.jsonl", '{"instruction": "a"}\n{"b": \n', "a.jsonl, line 2 must be JSON, got: Expect"),
         ("a.json", '[\n{"instruction": "a"},\n{"b" 1}]', "a.json, line 3 must be JSON, got: Expec"),
         ("a.json", '[{"instruction": "a"}', "a.json, line 1 must be JSON"),
         ("a.jsonl", '{"q": 1, "b": 2}', "line 1 must have a column 'instruction'; it has q, b"),
@@ -170,6 +171,64 @@ def test_broken_files_are_refused_with_file_and_line(tmp_path, name, text, messa
         read(Source(path=str(tmp_path / name)))
     assert message in str(caught.value)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "proposed"),
+    [
+        (
+            {"instruction": "a", "input": "", "output": "b"},
+            "must have a column 'question' and 'answer'; it has instruction, input, output; name "
+            "another with --set sources.0.columns.question=instruction "
+            "--set sources.0.columns.answer=output",
+        ),
+        (
+            {"question": "a", "reply": "b"},
+            "must have a column 'answer'; it has question, reply; name another with "
+            "--set sources.0.columns.answer=COLUMN",
+        ),
+    ],
+    ids=["alpaca", "unusual"],
+)
+def test_absent_columns_are_told_with_the_setting_that_names_others(tmp_path, row, proposed):
+    columns = Columns(question="question", answer="answer")
+    source = Source(path=lines(tmp_path / "a.jsonl", [row]), columns=columns)
+    with pytest.raises(InputError) as caught:
+        list(read_sources([source], seed=0, named_by_set=True))
+    assert str(caught.value).endswith(proposed)
+    with pytest.raises(InputError) as caught:
+        read(source)
+    assert "--set" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"instruction": "ab\\ud800"}',
+            "question must be Unicode text, got a lone surrogate '\\ud800' at character 2",
+        ),
+        ('{"instruction": NaN}', "column 'instruction' must hold text, got nan"),
+        ('{"instruction": Infinity}', "column 'instruction' must hold text, got inf"),
+        ("[" * 100_000, "line 1 must be JSON, got: too many brackets within another in '[[[[["),
+    ],
+    ids=["surrogate", "NaN", "infinity", "nested"],
+)
+def test_json_that_is_no_text_is_refused_with_its_place(tmp_path, name, text, message):
+    (tmp_path / name).write_text(f"[{text}]" if name == "a.json" else text)
+    with pytest.raises(InputError) as caught:
+        read(Source(path=str(tmp_path / name)))
+    assert message in str(caught.value)
+    assert f"{name}, " in str(caught.value)
+    assert "line 1" in str(caught.value)
+
+
+def test_lone_surrogates_of_released_conversations_are_refused(tmp_path):
+    turns = [{"from": "human", "text": "a"}, {"from": "gpt", "text": "\ud83d"}]
+    path = lines(tmp_path / "a.jsonl", [{"conversation": [*turns, *turns]}])
+    with pytest.raises(InputError, match=r"a.jsonl, line 1: answer must be Unicode text"):
+        read(Source(kind="released", path=path))
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):

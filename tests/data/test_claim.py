@@ -1,0 +1,135 @@
+"""Folders of builds: what may change before a rerun, and what may not."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from llama_omni.data.build import build
+from llama_omni.data.recipe import Filters, UnitSettings, Voices
+from llama_omni.data.shards import read_manifest
+from llama_omni.errors import ConfigError, InputError, ToolError
+from tests.data.data_tools import FAKES, contents, recipe_of, write_questions
+
+DYING = Voices(question="fake:a", answer="fake:dying")
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return recipe_of(write_questions(tmp_path / "questions.jsonl", 9))
+
+
+def stop_at(stage, recipe, output):
+    """Build until a stage begins."""
+
+    def stop(progress):
+        if progress.stage == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(recipe, output, tools=FAKES, on_progress=stop)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("rewrite", {"seed": 3, "part_rows": 3}),
+        ("synthesise", {"voices": Voices(question="fake:a", answer="fake:b")}),
+        ("fit", {"units": UnitSettings(num_units=7, sample_s=2.0)}),
+        ("filter", {"filters": Filters(max_wer=0.3)}),
+        ("write", {"rows_per_shard": 4}),
+    ],
+    ids=["source", "voices", "units", "filters", "shards"],
+)
+def test_fields_of_stages_to_come_may_change_before_a_build_goes_on(
+    recipe, tmp_path, stage, changes
+):
+    changed = replace(recipe, **changes)
+    stop_at(stage, recipe, tmp_path / "set")
+    build(changed, tmp_path / "set", tools=FAKES)
+    build(changed, tmp_path / "new", tools=FAKES)
+    assert contents(tmp_path / "set") == contents(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "named"),
+    [
+        ("respond", {"seed": 3}, r"seed \(0, now 3\)"),
+        ("fit", {"voices": DYING}, "voices.question"),
+        ("write", {"filters": Filters(max_wer=0.3)}, r"filters.max_wer \(0.5, now 0.3\)"),
+    ],
+    ids=["source", "voices", "filters"],
+)
+def test_fields_that_finished_parts_depend_on_may_not_change(
+    recipe, tmp_path, stage, changes, named
+):
+    stop_at(stage, recipe, tmp_path / "set")
+    with pytest.raises(ConfigError, match=f"got other values of {named}"):
+        build(replace(recipe, **changes), tmp_path / "set", tools=FAKES)
+
+
+def test_utterances_prepared_for_another_recipe_are_not_used(recipe, tmp_path):
+    with pytest.raises(ToolError, match="fake must end with status 0"):
+        build(replace(recipe, voices=DYING), tmp_path / "set", tools=FAKES)
+    spoken = tmp_path / "set/.work/spoken/aa"
+    spoken.mkdir(parents=True)
+    build(recipe, tmp_path / "set", tools=FAKES, keep_work=True)
+    assert not spoken.exists()
+
+
+def test_source_that_was_edited_is_read_again_while_nothing_was_made_of_it(recipe, tmp_path):
+    stop_at("rewrite", recipe, tmp_path / "set")
+    write_questions(tmp_path / "questions.jsonl", 5)
+    assert build(recipe, tmp_path / "set", tools=FAKES).counts == {"train": 5}
+
+
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "interrupted"])
+def test_set_whose_source_was_edited_is_refused(recipe, tmp_path, complete):
+    output, file = tmp_path / "set", tmp_path / "questions.jsonl"
+    if complete:
+        build(recipe, output, tools=FAKES)
+    else:
+        stop_at("synthesise", recipe, output)
+    before = file.read_text()
+    file.write_text(before.replace("Answer 1", "Answer 7"))
+    message = r"set must be built from the files it was begun with, got questions.jsonl of source "
+    with pytest.raises(InputError, match=message + "table, which has 666 bytes and SHA-256 "):
+        build(recipe, output, tools=FAKES)
+    file.write_text(before)
+    build(recipe, output, tools=FAKES)
+    file.unlink()
+    assert build(recipe, output, tools=FAKES).counts == {"train": 9}  # it is not needed any more
+    (origin,) = read_manifest(output)["sources"]
+    assert (origin["source"], origin["file"], origin["bytes"]) == ("table", "questions.jsonl", 666)
+
+
+def test_absent_voice_of_a_record_is_told_with_its_line_and_can_be_mended(tmp_path):
+    path = write_questions(tmp_path / "q.jsonl", 5, r3={"voice": "fake:nobody"})
+    rows = [{"voice": "fake:b"} | json.loads(line) for line in path.read_text().splitlines()]
+    recipe = recipe_of(path)
+    (source,) = recipe.sources
+    source = replace(source, columns=replace(source.columns, voice="voice"))
+    recipe = replace(recipe, sources=(source,))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    message = "q.jsonl, line 4: voice must be among those of 'fake', got 'fake:nobody'; it has fa"
+    with pytest.raises(InputError, match=message):
+        build(recipe, tmp_path / "set", tools=FAKES)
+    path.write_text(path.read_text().replace("nobody", "a"))
+    assert build(recipe, tmp_path / "set", tools=FAKES).counts == {"train": 5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"units": UnitSettings(features="mfc")}, "units.features must be mfcc, got 'mfc'"),
+        ({"filters": Filters(recognizer="pocketsphinks")}, "recognizer must be one of fake; got"),
+    ],
+    ids=["features", "recognizer"],
+)
+def test_what_later_stages_open_is_checked_before_the_source_is_read(
+    recipe, tmp_path, changes, message
+):
+    with pytest.raises(ConfigError, match=message):
+        build(replace(recipe, **changes), tmp_path / "set", tools=FAKES)
+    assert not (tmp_path / "set/.work/source.json").exists()
+    build(recipe, tmp_path / "set", tools=FAKES)
