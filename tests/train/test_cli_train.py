@@ -1,6 +1,7 @@
 """The command, from a data set and two parts of a model to a folder that answers."""
 
 import json
+import shutil
 import weakref
 from dataclasses import asdict
 
@@ -12,7 +13,7 @@ from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
 import llama_omni
-from llama_omni.checkpoint.native import load_model
+from llama_omni.checkpoint.native import load_model, random_model
 from llama_omni.cli_train import train_app
 from llama_omni.data.flac import encode_flac
 from llama_omni.data.schema import HistoryRow, Row, Sound
@@ -140,6 +141,41 @@ def test_model_of_stage_one_is_gone_when_stage_two_begins(parts, tmp_path, monke
     result = call("tiny", *given, "-o", tmp_path / "run", *QUICK)
     assert result.exit_code == 0, f"{result.output}{result.exception}"
     assert len(seen) == 2
+
+
+def with_units(parts, folder, count):
+    """The same data set, whose manifest says that it has so many units."""
+    shutil.copytree(parts / "data", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    write_manifest(folder, manifest | {"units": {"K": count}})
+    return folder
+
+
+def test_model_has_as_many_units_as_the_data_set(parts, tmp_path):
+    data = with_units(parts, tmp_path / "data", 21)
+    given = ["--data", data, "--llm", parts / "llm", "--encoder", parts / "encoder"]
+    given += ["-o", tmp_path / "run", *QUICK, "--stage", "1"]
+    refused = call("tiny", *given, "--vocoder", parts / "vocoder")
+    assert refused.exit_code == 2
+    assert "got 21 of the model, 200 of the vocoder, 21 of the data set" in refused.output
+    assert not (tmp_path / "run").exists()
+    result = call("tiny", *given)
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
+    assert load_model(tmp_path / "run/stage1/final").config.speech_decoder.num_units == 21
+
+
+def test_model_of_other_units_learns_to_write_but_not_to_speak(parts, tmp_path):
+    model = random_model(preset("tiny"))
+    model.save_pretrained(tmp_path / "model")
+    random_tokenizer(model.config).inner.save_pretrained(tmp_path / "model")
+    data = with_units(parts, tmp_path / "data", 21)
+    given = ["--data", data, "--model", tmp_path / "model", "-o", tmp_path / "run", *QUICK]
+    for stage in ("2", "both"):
+        refused = call("tiny", *given, "--stage", stage)
+        assert refused.exit_code == 2
+        assert "got 200 of the model, none of the vocoder, 21 of the" in refused.output
+    result = call("tiny", *given, "--stage", "1")
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
 
 
 @pytest.mark.parametrize(
