@@ -8,8 +8,6 @@ batch, however it is divided. On torch and Accelerate instead of Transformers' T
 import json
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from llama_omni.train.processes import set_up, to_device
 from llama_omni.train.run_folder import read_settings, settle
 from llama_omni.train.sampler import Batches, Keys, StepPlan, seeded
 from llama_omni.train.settings import FREE_TO_CHANGE, TrainSettings, greater_is_better
+from llama_omni.train.stop_signals import watch_signals
 from llama_omni.train.task import Task
 from llama_omni.train.tracking import Tracking
 from llama_omni.train.writing import writing
@@ -162,7 +161,7 @@ class _Run:
     def go(self) -> TrainResult:
         """Train to the end, or to the end of this call's time."""
         try:
-            with self.tracking.open(), self._watch_signals():
+            with self.tracking.open(), watch_signals() as self._signals:
                 stopped = self.step < self.max_steps and self._steps()
         finally:
             self.task.model.eval()
@@ -348,26 +347,6 @@ class _Run:
             values = {"step": self.step, "metrics": self.metrics, "best": self.best}
             write_text(done, json.dumps(values, indent=1) + "\n")
         self.processes.wait()
-
-    @contextmanager
-    def _watch_signals(self) -> Iterator[None]:
-        """Let the first SIGINT or SIGTERM end the run after its step, the second at once."""
-
-        def note(number: int, _: Any) -> None:
-            if self._signals:
-                raise KeyboardInterrupt
-            self._signals.append(number)
-            logger.warning("stopping after this step, a checkpoint is saved signal=%d", number)
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @contextmanager

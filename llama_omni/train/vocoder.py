@@ -24,6 +24,7 @@ from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 from llama_omni.train.checkpoints import Checkpoints, write_folder
 from llama_omni.train.processes import set_up
 from llama_omni.train.run_folder import read_settings, settle
+from llama_omni.train.stop_signals import watch_signals
 from llama_omni.train.tracking import Tracking
 from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments, Spoken
 from llama_omni.train.vocoder_settings import FREE_TO_CHANGE, VocoderSettings
@@ -51,6 +52,8 @@ def train_vocoder(
     resume: bool = True,
 ) -> VocoderResult:
     """Train a vocoder on a data set's spoken answers and their units.
+
+    SIGINT and SIGTERM save a checkpoint and then raise KeyboardInterrupt, a second one at once.
 
     Args:
         folder: a data set with units; see `SpeechDataset`.
@@ -159,23 +162,26 @@ class _Run:
     def go(self) -> VocoderResult:
         """Train to the end, or to the end of this call's time."""
         settings = self.settings
-        late = False
-        with self.tracking.open():
+        late = signalled = False
+        with self.tracking.open(), watch_signals() as signals:
             self.vocoder.train()
-            while self.step < settings.steps and not late:
+            while self.step < settings.steps and not (late or signalled):
                 numbers = self._one_step()
                 self.step += 1
-                late = self._is_late()
+                late, signalled = self._is_late(), self.processes.any(bool(signals))
                 last = self.step == settings.steps
                 self.tracking.advance(self.step)
                 if last or self.step % settings.log_every == 0:
                     self.tracking.write(self.step, numbers)
                 if last or self.step % settings.eval_every == 0:
                     self._evaluate()
-                if last or late or self.step % settings.save_every == 0:
+                if last or late or signalled or self.step % settings.save_every == 0:
                     self._save()
         self.vocoder.eval()
-        if done := self.step == settings.steps:
+        done = self.step == settings.steps
+        if signalled and not done:
+            raise KeyboardInterrupt
+        if done:
             self._finish()
         return VocoderResult(step=self.step, done=done, metrics=self.metrics, best=self.best)
 

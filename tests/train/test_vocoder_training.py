@@ -18,7 +18,7 @@ from llama_omni.errors import CheckpointError, ConfigError, TrainingError
 from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 from llama_omni.train import vocoder_losses as losses
 from llama_omni.train.vocoder import train_vocoder
-from llama_omni.train.vocoder_data import SegmentBatch
+from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments
 from llama_omni.train.vocoder_step import VocoderStep
 from tests.train.vocoder_runs import (
     CONFIGS,
@@ -101,6 +101,26 @@ def test_stopped_run_goes_on_with_identical_losses(voice, tmp_path, judged_from)
         for name in ("whole", "parts")
     )
     assert_close(one, two, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_a_checkpoint_and_stops(voice, tmp_path, monkeypatch, number):
+    changes = {"steps": 6, "save_every": 100}
+    run(voice, tmp_path / "whole", **changes)
+    batch = SpeechSegments.batch
+
+    def interrupted(self, *arguments, step, **options):
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return batch(self, *arguments, step=step, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpeechSegments, "batch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(voice, tmp_path / "cut", **changes)
+    assert (tmp_path / "cut/checkpoints/step-00000003/COMPLETE").exists()
+    assert run(voice, tmp_path / "cut", **changes).done
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
 
 
 KILLED = """
