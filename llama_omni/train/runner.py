@@ -106,6 +106,7 @@ class _Run:
             output / "checkpoints", keep=settings.keep, processes=self.processes
         )
         self.step, self.best, self.metrics, self.seconds = 0, None, {}, 0.0
+        self.best_loss: float | None = None  # of the best's evaluation, where that gave one
         self.sums: dict[str, list[float]] = {}  # name -> [weighted sum, weight] since the last line
         self._started = time.monotonic()
         self._signals: list[int] = []
@@ -153,7 +154,7 @@ class _Run:
         self.learner.restore(loaded["weights"], loaded["optimizer"])
         self.step, self.metrics, self.seconds = state["step"], state["metrics"], state["seconds"]
         if self.processes.from_main((self.output / "best").exists()):
-            self.best = state["best"]
+            self.best, self.best_loss = state["best"], state.get("best_loss")
         if self.processes.is_main:  # they are of all processes, and will be added up again
             self.sums = state["sums"]
         logger.info("training goes on step=%d path=%s", self.step, path)
@@ -311,9 +312,22 @@ class _Run:
         value = self.metrics[name]
         if not math.isfinite(value):
             logger.warning("evaluation is no number and not kept as best %s=%s", name, value)
-        elif self.best is None or sign * value > sign * self.best:
-            self.best = value
+            return
+        loss = self.metrics.get("loss")
+        loss = loss if loss is not None and math.isfinite(loss) else None
+        if self._is_best(sign * value, loss):
+            self.best, self.best_loss = value, loss
             self._write_product("best")
+
+    def _is_best(self, value: float, loss: float | None) -> bool:
+        """Whether a value (greater is better) beats the best; of equals the lower loss, or later.
+
+        A share of right replies stays 0 through the first evaluations, while the loss falls.
+        """
+        best = -math.inf if self.best is None else (1 if self.greater else -1) * self.best
+        if value != best or loss is None or self.best_loss is None:
+            return value >= best
+        return loss <= self.best_loss
 
     def _write_product(self, name: str) -> None:
         if self.learner.sharded and not self.processes.is_main:
@@ -329,6 +343,7 @@ class _Run:
             state={
                 "step": self.step,
                 "best": self.best,
+                "best_loss": self.best_loss,
                 "metrics": self.metrics,
                 "sums": self._gathered(),
                 "seconds": self.seconds + time.monotonic() - self._started,

@@ -14,7 +14,7 @@ class StageSettings(TrainSettings):
     epochs: float = 3.0
     history: bool = True  # earlier turns of the conversation, spoken where they have sound
     skip_cut: bool = True  # leave out rows too long for the model; else they raise
-    held_out_rows: int = 200  # at most, of each held-out split
+    held_out_rows: int = 200  # at most, of each held-out split; 0: no evaluation
     held_out_batch: int = 16  # rows of one forward pass of an evaluation
     samples: int = 20  # replies written to output/samples at each evaluation
     max_new_tokens: int = 100  # of those replies
