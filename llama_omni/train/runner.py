@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,6 +55,7 @@ def train(
     *,
     resume: bool = True,
     start: Path | None = None,
+    fixed: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train a task, from where an earlier call with the same output folder stopped.
 
@@ -70,6 +71,8 @@ def train(
             settings.json, done.json, tensorboard/.
         resume: False refuses a folder in which a run has begun.
         start: whose weights the task begins with; part of what makes it this run.
+        fixed: JSON-able, what else makes it this run: the task's settings, hashes of its data. A
+            folder of an older version lacks some of it; that is not compared.
 
     Raises:
         TrainingError: the loss is no number (names the samples), the folder holds another run, or
@@ -78,7 +81,7 @@ def train(
     """
     output = Path(output)
     with writing(output):
-        return _Run(task, dataset, lengths, settings, output, resume, start).go()
+        return _Run(task, dataset, lengths, settings, output, resume, start, fixed or {}).go()
 
 
 class _Run:
@@ -91,6 +94,7 @@ class _Run:
         output: Path,
         resume: bool,
         start: Path | None,
+        fixed: Mapping[str, Any],
     ) -> None:
         self.task, self.dataset, self.settings, self.output = task, dataset, settings, output
         self.processes = set_up(settings.device)
@@ -99,7 +103,9 @@ class _Run:
         self.plan = StepPlan(
             lengths, rows_per_step=rows, bucket=settings.bucket, seed=settings.seed
         )
-        self._settle(rows, len(lengths), resume, start)
+        facts = {"rows_per_step": rows, "steps": self.max_steps, "data_rows": len(lengths)}
+        facts["start"] = str(start if start is None else start.resolve())
+        self._settle(facts | dict(fixed), resume)
         self.frozen = fingerprint(task.model)  # before they are sharded: then each sees its part
         self.learner = Learner(task, settings, self.processes)
         self.checkpoints = Checkpoints(
@@ -122,8 +128,8 @@ class _Run:
             silent=not self.processes.is_main,
         )
 
-    def _settle(self, rows: int, num_rows: int, resume: bool, start: Path | None) -> None:
-        """Refuse a folder of another run; note this run's settings."""
+    def _settle(self, facts: Mapping[str, Any], resume: bool) -> None:
+        """Refuse a folder of another run; note this run's settings, and what else makes it."""
         settings, before = self.settings, read_settings(self.output)
         self.greater = settings.greater_is_better
         if self.greater is None and before.get("metric") == settings.metric:
@@ -132,14 +138,12 @@ class _Run:
             self.greater = greater_is_better(settings.metric)
         values = asdict(settings) | {"greater_is_better": self.greater}
         fixed = {name: value for name, value in values.items() if name not in FREE_TO_CHANGE}
-        fixed |= {"rows_per_step": rows, "steps": self.max_steps, "data_rows": num_rows}
-        fixed["start"] = str(start if start is None else start.resolve())
         # A metric that no evaluation gives is found out at the first: it may be put right.
         free = () if (self.output / "best").exists() else ("metric", "greater_is_better")
         settle(
             self.output,
             before=before,
-            fixed=fixed,
+            fixed=fixed | facts,
             noted=values,
             processes=self.processes,
             resume=resume,

@@ -26,7 +26,7 @@ from llama_omni.train.processes import set_up
 from llama_omni.train.run_folder import read_settings, settle
 from llama_omni.train.stop_signals import watch_signals
 from llama_omni.train.tracking import Tracking
-from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments, Spoken
+from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments, Spoken, identity
 from llama_omni.train.vocoder_settings import FREE_TO_CHANGE, VocoderSettings
 from llama_omni.train.vocoder_step import VocoderStep
 from llama_omni.train.writing import writing
@@ -97,7 +97,7 @@ class _Run:
         torch.manual_seed(settings.seed)
         self.vocoder = UnitVocoder(config) if start is None else _begin_with(start, config)
         self.vocoder.to(self.processes.device)  # pyright: ignore[reportArgumentType]
-        self._settle(config, start, resume)
+        self._settle(config, start, resume, identity(folder))
         self.segments = self._segments(folder)
         self.frames = round(settings.segment_s * config.sample_rate / self.vocoder.hop)
         self.learn = VocoderStep(self.vocoder, settings, self.processes)
@@ -120,7 +120,7 @@ class _Run:
             silent=not self.processes.is_main,
         )
 
-    def _settle(self, config: VocoderConfig, start: Path | None, resume: bool) -> None:
+    def _settle(self, config: VocoderConfig, start: Path | None, resume: bool, data: str) -> None:
         """Refuse a folder of another run; note this run's settings."""
         settings, before = self.settings, read_settings(self.output)
         if before.get("start", "None") != "None":  # as given, in a folder of an older version
@@ -132,7 +132,7 @@ class _Run:
         fixed |= {f"vocoder.{name}": value for name, value in _fields(config).items()}
         fixed["start"] = str(start if start is None else Path(start).resolve())
         rows = settings.batch_size * settings.accumulation * self.processes.world
-        fixed["rows_per_step"] = rows
+        fixed |= {"rows_per_step": rows, "data_hash": data}
         settle(
             self.output,
             before=before,

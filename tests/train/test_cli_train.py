@@ -124,6 +124,24 @@ def test_model_goes_on_with_a_new_encoder(parts, tmp_path):
     assert_close(after.speech_decoder.state_dict(), before.speech_decoder.state_dict())
 
 
+def test_stage_goes_on_with_its_own_data_set_and_tokens_alone(parts, tmp_path):
+    given = ["--llm", parts / "llm", "--encoder", parts / "encoder", "-o", tmp_path / "run"]
+    given += [*QUICK, "--stage", "1", "--set", "stage1.held_out_rows=0"]
+    begun = call("tiny", *given, "--data", parts / "data", "--set", "stage1.stop_after_s=1e-9")
+    assert "stopped at step 1" in begun.output
+    assert not (tmp_path / "run/stage1/best").exists()
+    shards = [
+        write_shard(tmp_path / "other", shard_name(s, 0), s, [row(i, s) for i in numbers])
+        for s, numbers in (("train", range(1, 9)), ("test", range(9, 11)))
+    ]
+    entries = [asdict(shard) for shard in shards]
+    write_manifest(tmp_path / "other", {"format": FORMAT, "shards": entries})
+    refused = call("tiny", *given, "--data", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert "got a run with data_hash=" in refused.output
+    assert call("tiny", *given, "--data", parts / "data").exit_code == 0
+
+
 def test_model_of_stage_one_is_gone_when_stage_two_begins(parts, tmp_path, monkeypatch):
     seen: list[weakref.ref] = []
 

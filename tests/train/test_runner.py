@@ -192,6 +192,26 @@ def test_resumed_run_remembers_the_loss_of_its_best(tmp_path):
     assert len(dict.fromkeys(steps)) == 3  # none, that of step 3, that of step 12
 
 
+def run_fixed(output, fixed, **changes):
+    task, rows = Line(), Rows()
+    return train(task, rows, rows.lengths, settings(**changes), output, fixed=fixed)
+
+
+def test_what_the_task_fixes_stays_as_the_run_began(tmp_path):
+    fixed = {"lm.question_weight": 0.0, "data_hash": "a"}
+    run_fixed(tmp_path, fixed, stop_after_s=1e-9)
+    with pytest.raises(TrainingError, match="got a run with data_hash=a for b"):
+        run_fixed(tmp_path, fixed | {"data_hash": "b"})
+    assert run_fixed(tmp_path, fixed).done
+
+
+def test_run_that_began_before_its_task_fixed_anything_goes_on(tmp_path):
+    run_fixed(tmp_path, None, stop_after_s=1e-9)
+    assert run_fixed(tmp_path, {"data_hash": "a"}, stop_after_s=1e-9).step == 2
+    with pytest.raises(TrainingError, match="got a run with data_hash=a for b"):
+        run_fixed(tmp_path, {"data_hash": "b"})
+
+
 def test_evaluation_that_is_no_number_is_never_the_best(tmp_path):
     task = Judged({6: {"loss": float("nan")}, 12: {"loss": 3.0}})
     assert run(tmp_path, task)[1].best == 3.0

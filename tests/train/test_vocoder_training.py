@@ -31,6 +31,8 @@ from tests.train.vocoder_runs import (
     losses_of,
     run,
     segments_of,
+    spoken_row,
+    write_set,
     write_voice,
 )
 
@@ -220,6 +222,15 @@ def test_another_runs_folder_is_refused(voice, tmp_path):
     settings = replace(QUICK, steps=2)
     with pytest.raises(TrainingError, match=r"must be a new folder, got a run with settings.json"):
         train_vocoder(voice, settings, tmp_path, config=LIGHT, resume=False)
+
+
+def test_another_data_set_is_refused_in_a_run_that_began(voice, tmp_path):
+    rows = [spoken_row(number) for number in range(1, 15)]
+    other = write_set(tmp_path / "other", rows)
+    run(voice, tmp_path / "run", steps=2, stop_after_s=1e-9)
+    with pytest.raises(TrainingError, match=r"got a run with data_hash=\w+ for \w+"):
+        run(other, tmp_path / "run", steps=2)
+    assert run(voice, tmp_path / "run", steps=2).done
 
 
 def test_start_takes_over_weights(voice, tmp_path):
