@@ -4,7 +4,8 @@
 The sizes are those of a preset of `model.presets`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 from llama_omni.data.sources import Source
 from llama_omni.train.encoder import EncoderSettings
@@ -47,9 +48,27 @@ class EncoderRecipe:
 
     preset: str = "tiny"  # whose encoder
     splits: tuple[str, ...] = ("train",)  # that are learnt
-    held_out: tuple[str, ...] = ("test_seen", "test_unseen")  # splits to judge by
+    held_out: tuple[str, ...] = ("test_seen", "test_unseen")  # splits to judge by; see `splits_in`
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     training: TrainSettings = field(default_factory=TrainSettings)
+
+
+def splits_in(recipe: EncoderRecipe, found: Collection[str]) -> EncoderRecipe:
+    """Return a recipe with those of its splits that a data set has, where nobody chose them.
+
+    Args:
+        recipe: Splits that are not those of `tiny_encoder` were chosen: they stay.
+        found: The data set's splits. Those that are not learnt are held out where it has neither
+            of the recipe's own; where all are learnt, nothing is held out.
+    """
+    usual = tiny_encoder()
+    splits, held_out = recipe.splits, recipe.held_out
+    if splits == usual.splits:
+        splits = tuple(name for name in splits if name in found) or splits[:1]
+    if held_out == usual.held_out:
+        others = tuple(name for name in found if name not in (*splits, *usual.splits))
+        held_out = tuple(name for name in held_out if name in found) or others
+    return replace(recipe, splits=splits, held_out=held_out)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -98,8 +98,10 @@ def train_encoder(
 
     Raises:
         CheckpointError: `start` holds no such encoder.
-        ConfigError: `start` has another shape, tokeniser or alphabet.
+        ConfigError: nothing is to be learnt, or `start` has another shape, tokeniser or alphabet.
     """
+    if not splits:
+        raise ConfigError("splits must name at least one that is learnt, got none")
     processes = set_up(training.device)
     opened = [
         SpokenRows(data, split, cache=output / "samples16", processes=processes)
