@@ -100,8 +100,8 @@ class SpeechSegments:
         self._frame_starts = np.cumsum([0, *index["num_frames"]])
         if len(self.ids) < 2:
             raise InputError(
-                f"{folder} must hold at least 2 answers with sound and units, got {len(self.ids)}; "
-                "its recipe needs a units stage"
+                f"{folder} must hold at least 2 answers with sound and units, one of them to "
+                f"measure with, got {len(self.ids)} within max_hours={max_hours:g}"
             )
         self._sound = np.memmap(cache / "sound.i16", dtype=np.int16, mode="r")
         highest = int(self._units[0].max())

@@ -183,7 +183,9 @@ def test_of_equal_evaluations_the_one_of_lower_loss_or_the_later_is_best(
 
 
 def test_resumed_run_remembers_the_loss_of_its_best(tmp_path):
-    values = {3 * (i + 1): {"exact": 0.0, "loss": loss} for i, loss in enumerate((5.0, 6.0, 6.0, 4.0))}
+    values = {
+        3 * (i + 1): {"exact": 0.0, "loss": loss} for i, loss in enumerate((5.0, 6.0, 6.0, 4.0))
+    }
     steps, part = [], None
     while part is None or not part.done:
         task = Judged(values)

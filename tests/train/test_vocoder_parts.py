@@ -66,6 +66,11 @@ def test_set_of_the_same_size_is_not_taken_for_the_one_in_the_cache(tmp_path):
     assert found == [[0, 1], [1, 0]]
 
 
+def test_too_few_answers_are_refused_with_the_hours_that_were_read(voice, tmp_path):
+    with pytest.raises(InputError, match=r"at least 2 answers .*, got 0 within max_hours=1e-06"):
+        segments_of(voice, tmp_path, max_hours=1e-6)
+
+
 def test_no_more_hours_than_asked(voice, tmp_path):
     few = segments_of(voice, tmp_path / "few", max_hours=3 / 3600)
     again = segments_of(voice, tmp_path / "few", max_hours=3 / 3600)
