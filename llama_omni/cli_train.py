@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -227,13 +228,22 @@ def configured(recipe: Any, settings: list[str] | None, device: str, *runs: str)
 
 
 def prepare(threads: int | None) -> None:
-    """Set threads, and say on rank 0 what happens."""
+    """Set threads, and say on rank 0 what happens.
+
+    Raises:
+        ConfigError: there are no such threads.
+    """
     import torch
 
     from llama_omni.train.processes import is_main
 
     hush_transformers()
+    cores = os.cpu_count() or 1
     if threads is not None:
+        if not 1 <= threads <= cores:
+            raise ConfigError(
+                f"threads must be 1 to {cores}, the cores of this machine, got {threads}"
+            )
         torch.set_num_threads(threads)
     level = logging.INFO if is_main() else logging.ERROR
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

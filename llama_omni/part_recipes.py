@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from llama_omni.data.sources import Source
+from llama_omni.errors import ConfigError
 from llama_omni.train.encoder import EncoderSettings
 from llama_omni.train.lm import LMSettings
 from llama_omni.train.settings import TrainSettings
@@ -20,6 +21,10 @@ class TextRecipe:
 
     sources: tuple[Source, ...]
     seed: int = 1  # of sources that draw their records; another than that of the spoken set
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"texts.seed must be at least 0, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

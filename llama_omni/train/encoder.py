@@ -7,6 +7,7 @@ nothing else is computed twice.
 
 import json
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,8 +57,10 @@ class EncoderSettings:
     batch_size: int = 16  # of evaluation
 
     def __post_init__(self) -> None:
-        if self.aux_weight < 0:
-            raise ConfigError(f"encoder.aux_weight must be 0 or more, got {self.aux_weight}")
+        if not 0 <= self.aux_weight < math.inf:
+            raise ConfigError(
+                f"encoder.aux_weight must be 0 or more and finite, got {self.aux_weight}"
+            )
         if not 0.0 <= self.augmented <= 1.0:
             raise ConfigError(f"encoder.augmented must be 0 to 1, got {self.augmented}")
         for name in ("clean_steps", "ramp_steps"):

@@ -5,6 +5,7 @@ where something is to be learnt.
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,8 +43,10 @@ class LMSettings:
     batch_size: int = 128  # of evaluation
 
     def __post_init__(self) -> None:
-        if self.question_weight < 0:
-            raise ConfigError(f"lm.question_weight must be 0 or more, got {self.question_weight}")
+        if not 0 <= self.question_weight < math.inf:
+            raise ConfigError(
+                f"lm.question_weight must be 0 or more and finite, got {self.question_weight}"
+            )
         for name in ("held_out_rows", "max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"lm.{name} must be at least 1, got {getattr(self, name)}")

@@ -202,6 +202,7 @@ def test_model_of_other_units_learns_to_write_but_not_to_speak(parts, tmp_path):
         (["--stage", "3"], "--stage must be 1, 2, both, got '3'"),
         (["--set", "stage1.speed=3"], "no field 'speed'"),
         (["--set", "stage1.device=cuda:99"], "device 'cuda:99' must exist"),
+        (["--threads", "0"], "threads must be 1 to "),
         (["--llm", "nowhere"], "llm must be a folder or a hub id"),
         (["--encoder", "nowhere.pt"], "nowhere.pt"),
         (["--data", "nowhere"], "nowhere must hold a data set"),
