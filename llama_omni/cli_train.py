@@ -198,8 +198,6 @@ def _start(recipe: "TrainRecipe", given: _Given, data: Path, *, speaks: bool) ->
     if model is not None:
         omni, tokenizer = load_model(model).float(), load_tokenizer(model)
         renew(omni, tokenizer, llm=given.llm, encoder=given.encoder)
-        if speaks:
-            check_centres(model, data)
     else:
         assert given.llm is not None
         assert given.encoder is not None
@@ -209,6 +207,8 @@ def _start(recipe: "TrainRecipe", given: _Given, data: Path, *, speaks: bool) ->
         omni, tokenizer = assemble(config, llm=given.llm, encoder=given.encoder, seed=recipe.seed)
     num_units = omni.config.speech_decoder.num_units
     check_units(num_units, voice_units, data_units if speaks or model is None else None)
+    if speaks and model is not None:
+        check_centres(model, data)
     return Start(
         model=omni.float(),
         tokenizer=tokenizer,

@@ -186,6 +186,7 @@ def test_model_of_other_units_learns_to_write_but_not_to_speak(parts, tmp_path):
     model = random_model(preset("tiny"))
     model.save_pretrained(tmp_path / "model")
     random_tokenizer(model.config).inner.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/kmeans.npy").write_bytes(b"centres")
     data = with_units(parts, tmp_path / "data", 21)
     given = ["--data", data, "--model", tmp_path / "model", "-o", tmp_path / "run", *QUICK]
     for stage in ("2", "both"):
@@ -194,6 +195,10 @@ def test_model_of_other_units_learns_to_write_but_not_to_speak(parts, tmp_path):
         assert "got 200 of the model, none of the vocoder, 21 of the" in refused.output
     result = call("tiny", *given, "--stage", "1")
     assert result.exit_code == 0, f"{result.output}{result.exception}"
+    manifest = json.loads((data / "manifest.json").read_text())
+    write_manifest(data, manifest | {"units": {"K": 200, "kmeans_sha256": "0" * 64}})
+    refused = call("tiny", *given, "--stage", "2")
+    assert "kmeans.npy must be the centres of the units of" in refused.output
 
 
 @pytest.mark.parametrize(
