@@ -103,8 +103,12 @@ class _Run:
         self.plan = StepPlan(
             lengths, rows_per_step=rows, bucket=settings.bucket, seed=settings.seed
         )
-        facts = {"rows_per_step": rows, "steps": self.max_steps, "data_rows": len(lengths)}
-        facts["start"] = str(start if start is None else start.resolve())
+        facts: dict[str, Any] = {
+            "rows_per_step": rows,
+            "steps": self.max_steps,
+            "data_rows": len(lengths),
+            "start": str(start if start is None else start.resolve()),
+        }
         self._settle(facts | dict(fixed), resume)
         self.frozen = fingerprint(task.model)  # before they are sharded: then each sees its part
         self.learner = Learner(task, settings, self.processes)
@@ -128,7 +132,7 @@ class _Run:
             silent=not self.processes.is_main,
         )
 
-    def _settle(self, facts: Mapping[str, Any], resume: bool) -> None:
+    def _settle(self, facts: dict[str, Any], resume: bool) -> None:
         """Refuse a folder of another run; note this run's settings, and what else makes it."""
         settings, before = self.settings, read_settings(self.output)
         self.greater = settings.greater_is_better
