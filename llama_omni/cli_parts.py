@@ -76,12 +76,15 @@ def lm(
         from llama_omni.model.tokenizer import load_tokenizer
         from llama_omni.part_recipes import tiny_lm
         from llama_omni.prompt import prompt_template
+        from llama_omni.train.llm_tokens import check_fit, for_tokenizer
         from llama_omni.train.lm import TextRows, train_lm
 
         recipe = configured(tiny_lm(), settings, device, "training")
         prepare(threads)
         config, encoder = preset(recipe.preset), load_tokenizer(tokenizer)
         template = prompt_template(config.prompt)
+        config.llm = for_tokenizer(config.llm, encoder)
+        check_fit(config.llm, encoder, template, folder=tokenizer)
         held_out: dict[str, list[Any]] = {}
         if source is None:
             for kept in recipe.held_out:
@@ -114,11 +117,13 @@ def encoder(
 ) -> None:
     """Train a speech encoder on a data set's questions, from nothing or from an earlier one."""
     with one_line_errors(debug):
+        from llama_omni.data.shards import read_shards
         from llama_omni.model.presets import preset
-        from llama_omni.part_recipes import tiny_encoder
+        from llama_omni.part_recipes import splits_in, tiny_encoder
         from llama_omni.train.encoder import train_encoder
 
         recipe = configured(tiny_encoder(), settings, device, "training")
+        recipe = splits_in(recipe, [*dict.fromkeys(shard.split for shard in read_shards(data))])
         prepare(threads)
         result = train_encoder(
             data,

@@ -2,7 +2,8 @@
 
 import gc
 import logging
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,12 +146,14 @@ def _stages(recipe: "TrainRecipe", given: _Given, data: Path, output: Path, stag
         if stage not in (number, "both"):
             continue
         place = output / f"stage{number}"
-        result = run(_start(recipe, given), data, settings, place, held_out=splits)
+        start = _start(recipe, given, data, speaks=stage != "1")
+        result = run(start, data, settings, place, held_out=splits)
         if not result.done:
             _say(f"stopped at step {result.step}; the same command goes on")
             return
         _say(f"stage {number} is done: {_product(place)}")
         given = _Given(model=_product(place), vocoder=given.vocoder)
+        del start  # else its model lies in memory during the other stage
         gc.collect()  # a trained model can be part of a cycle
 
 
@@ -171,29 +174,45 @@ def _product(run: Path) -> Path:
     return run / "best" if (run / "best").is_dir() else run / "final"
 
 
-def _start(recipe: "TrainRecipe", given: _Given) -> "Start":
+def _start(recipe: "TrainRecipe", given: _Given, data: Path, *, speaks: bool) -> "Start":
+    """Return what a stage begins with, once model, vocoder and data set have the same units.
+
+    Args:
+        recipe: Of a fresh model's sizes; its number of units is that of the data set.
+        given: Where all lies.
+        data: The data set.
+        speaks: The data set's units are learnt, in this stage or in the one after it.
+    """
     from llama_omni.checkpoint.native import load_model, load_vocoder
     from llama_omni.model.presets import preset
     from llama_omni.model.tokenizer import load_tokenizer
     from llama_omni.train.assemble import assemble, renew
     from llama_omni.train.stages import Start
+    from llama_omni.train.unit_counts import check_centres, check_units, num_units_of
 
     model, vocoder = given.model, given.vocoder
     if vocoder is None and model is not None and (model / "vocoder").is_dir():
         vocoder = model / "vocoder"
+    voice = None if vocoder is None else load_vocoder(vocoder)
+    voice_units, data_units = None if voice is None else voice.num_units, num_units_of(data)
     if model is not None:
         omni, tokenizer = load_model(model).float(), load_tokenizer(model)
         renew(omni, tokenizer, llm=given.llm, encoder=given.encoder)
     else:
         assert given.llm is not None
         assert given.encoder is not None
-        omni, tokenizer = assemble(
-            preset(recipe.preset), llm=given.llm, encoder=given.encoder, seed=recipe.seed
-        )
+        config = preset(recipe.preset)
+        if (num_units := data_units or voice_units) is not None:
+            config.speech_decoder = replace(config.speech_decoder, num_units=num_units)
+        omni, tokenizer = assemble(config, llm=given.llm, encoder=given.encoder, seed=recipe.seed)
+    num_units = omni.config.speech_decoder.num_units
+    check_units(num_units, voice_units, data_units if speaks or model is None else None)
+    if speaks and model is not None:
+        check_centres(model, data)
     return Start(
         model=omni.float(),
         tokenizer=tokenizer,
-        vocoder=None if vocoder is None else load_vocoder(vocoder),
+        vocoder=voice,
         base=model,
         vocoder_folder=vocoder,
         recipe=asdict(recipe),
@@ -209,13 +228,22 @@ def configured(recipe: Any, settings: list[str] | None, device: str, *runs: str)
 
 
 def prepare(threads: int | None) -> None:
-    """Set threads, and say on rank 0 what happens."""
+    """Set threads, and say on rank 0 what happens.
+
+    Raises:
+        ConfigError: there are no such threads.
+    """
     import torch
 
     from llama_omni.train.processes import is_main
 
     hush_transformers()
+    cores = os.cpu_count() or 1
     if threads is not None:
+        if not 1 <= threads <= cores:
+            raise ConfigError(
+                f"threads must be 1 to {cores}, the cores of this machine, got {threads}"
+            )
         torch.set_num_threads(threads)
     level = logging.INFO if is_main() else logging.ERROR
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

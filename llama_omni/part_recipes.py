@@ -4,9 +4,11 @@
 The sizes are those of a preset of `model.presets`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 from llama_omni.data.sources import Source
+from llama_omni.errors import ConfigError
 from llama_omni.train.encoder import EncoderSettings
 from llama_omni.train.lm import LMSettings
 from llama_omni.train.settings import TrainSettings
@@ -19,6 +21,10 @@ class TextRecipe:
 
     sources: tuple[Source, ...]
     seed: int = 1  # of sources that draw their records; another than that of the spoken set
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"texts.seed must be at least 0, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +53,27 @@ class EncoderRecipe:
 
     preset: str = "tiny"  # whose encoder
     splits: tuple[str, ...] = ("train",)  # that are learnt
-    held_out: tuple[str, ...] = ("test_seen", "test_unseen")  # splits to judge by
+    held_out: tuple[str, ...] = ("test_seen", "test_unseen")  # splits to judge by; see `splits_in`
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     training: TrainSettings = field(default_factory=TrainSettings)
+
+
+def splits_in(recipe: EncoderRecipe, found: Collection[str]) -> EncoderRecipe:
+    """Return a recipe with those of its splits that a data set has, where nobody chose them.
+
+    Args:
+        recipe: Splits that are not those of `tiny_encoder` were chosen: they stay.
+        found: The data set's splits. Those that are not learnt are held out where it has neither
+            of the recipe's own; where all are learnt, nothing is held out.
+    """
+    usual = tiny_encoder()
+    splits, held_out = recipe.splits, recipe.held_out
+    if splits == usual.splits:
+        splits = tuple(name for name in splits if name in found) or splits[:1]
+    if held_out == usual.held_out:
+        others = tuple(name for name in found if name not in (*splits, *usual.splits))
+        held_out = tuple(name for name in held_out if name in found) or others
+    return replace(recipe, splits=splits, held_out=held_out)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

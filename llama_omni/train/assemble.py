@@ -15,6 +15,8 @@ from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer
+from llama_omni.prompt import prompt_template
+from llama_omni.train.llm_tokens import check_fit
 
 # What decides how an encoder computes; the rest of a Whisper's configuration is its decoder's.
 _HEARING = (
@@ -41,12 +43,14 @@ def assemble(
 
     Raises:
         CheckpointError: weights are missing, damaged, or no such model.
-        ConfigError: the LLM is no folder and not to be had.
+        ConfigError: the LLM is no folder and not to be had, or does not go with its tokeniser.
     """
     config = copy.deepcopy(config)
     heard = read_encoder(encoder)
     config.encoder = heard.config
     text, folder = read_llm(llm)
+    tokenizer = load_tokenizer(folder)
+    check_fit(text.config, tokenizer, prompt_template(config.prompt), folder=folder)
     config.llm = text.config
     config.tie_word_embeddings = config.llm.tie_word_embeddings
     model = random_model(config, seed=seed)
@@ -54,7 +58,7 @@ def assemble(
     _take_encoder(model, heard)
     model.requires_grad_(True)
     model.encoder.requires_grad_(False)
-    return model, load_tokenizer(folder)
+    return model, tokenizer
 
 
 def renew(

@@ -5,6 +5,7 @@ of processes hears the same sounds. Everything linear (speed, room, colour, nois
 done on one spectrum: two transforms of the whole utterance, about 2 ms.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,17 +68,17 @@ class AugmentSettings:
                 raise ConfigError(f"augment.{name} must be 0 to 0.5, got {getattr(self, name)}")
         for name in ("reverb_s", "reverb_db", "noise_db", "level_db"):
             low, high = getattr(self, name)
-            if low > high:
+            if not low <= high:
                 raise ConfigError(f"augment.{name} must be (low, high), got ({low}, {high})")
         for name in ("silence_s", "equaliser_db", "time_masks", "time_mask_frames", "mel_masks"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"augment.{name} must be 0 or more, got {getattr(self, name)}")
         for name, most in (("bend", 4.0), ("rhythm", _RHYTHM_FRAMES / 2)):
             if not 0.0 <= getattr(self, name) <= most:
                 raise ConfigError(
                     f"augment.{name} must be 0 to {most:g}, got {getattr(self, name)}"
                 )
-        if self.reverb_s[0] <= 0:
+        if not self.reverb_s[0] > 0:
             raise ConfigError(f"augment.reverb_s must be above 0, got {self.reverb_s[0]}")
 
 

@@ -7,6 +7,7 @@ nothing else is computed twice.
 
 import json
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from llama_omni.prompt import IGNORE
 from llama_omni.train.augment import Augmenter, AugmentSettings
 from llama_omni.train.encoder_model import CTCEncoder
 from llama_omni.train.processes import set_up
+from llama_omni.train.row_cache import splits_hash, tokens_hash
+from llama_omni.train.run_folder import fixed_settings
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.spoken_rows import Joined, SpokenRows
@@ -54,8 +57,10 @@ class EncoderSettings:
     batch_size: int = 16  # of evaluation
 
     def __post_init__(self) -> None:
-        if self.aux_weight < 0:
-            raise ConfigError(f"encoder.aux_weight must be 0 or more, got {self.aux_weight}")
+        if not 0 <= self.aux_weight < math.inf:
+            raise ConfigError(
+                f"encoder.aux_weight must be 0 or more and finite, got {self.aux_weight}"
+            )
         if not 0.0 <= self.augmented <= 1.0:
             raise ConfigError(f"encoder.augmented must be 0 to 1, got {self.augmented}")
         for name in ("clean_steps", "ramp_steps"):
@@ -96,8 +101,10 @@ def train_encoder(
 
     Raises:
         CheckpointError: `start` holds no such encoder.
-        ConfigError: `start` has another shape, tokeniser or alphabet.
+        ConfigError: nothing is to be learnt, or `start` has another shape, tokeniser or alphabet.
     """
+    if not splits:
+        raise ConfigError("splits must name at least one that is learnt, got none")
     processes = set_up(training.device)
     opened = [
         SpokenRows(data, split, cache=output / "samples16", processes=processes)
@@ -110,9 +117,10 @@ def train_encoder(
         logger.warning("questions left out longer_than_s=%g rows=%d", longest_s, left_out)
     torch.manual_seed(training.seed)
     torch.set_flush_denormal(True)  # numbers near zero cost a CPU a hundred times more
+    text = load_tokenizer(tokenizer)
     task = EncoderTask(
         config,
-        load_tokenizer(tokenizer),
+        text,
         alphabet=alphabet_of(rows.questions),
         held_out=dict(zip(held_out, judged, strict=True)),
         settings=settings,
@@ -120,7 +128,10 @@ def train_encoder(
     )
     if start is not None:
         _begin_with(start, task.model)
-    return train(task, rows, rows.seconds, training, output, start=start)
+    fixed = fixed_settings("encoder", settings, free=("batch_size",))
+    fixed |= {"splits": splits, "held_out": held_out, "tokenizer_hash": tokens_hash(text)}
+    fixed["data_hash"] = splits_hash(data, (*splits, *held_out))
+    return train(task, rows, rows.seconds, training, output, start=start, fixed=fixed)
 
 
 class EncoderTask:
@@ -209,6 +220,8 @@ class EncoderTask:
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, float]:
         """Return loss, word and sentence error rates of each held-out split, and by voice."""
+        if not self._held_out:
+            return {}
         numbers: dict[str, float] = {}
         heard: list[dict[str, str]] = []
         loss = num_tokens = 0.0

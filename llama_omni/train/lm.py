@@ -5,6 +5,7 @@ where something is to be learnt.
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from llama_omni.model.cache_argument import cache_argument
 from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.prompt import IGNORE, PromptTemplate, encode_prompt
 from llama_omni.train.assemble import check_alike, check_tokens, read_llm
+from llama_omni.train.row_cache import tokens_hash
+from llama_omni.train.run_folder import fixed_settings
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.task import StepResult
@@ -40,8 +43,10 @@ class LMSettings:
     batch_size: int = 128  # of evaluation
 
     def __post_init__(self) -> None:
-        if self.question_weight < 0:
-            raise ConfigError(f"lm.question_weight must be 0 or more, got {self.question_weight}")
+        if not 0 <= self.question_weight < math.inf:
+            raise ConfigError(
+                f"lm.question_weight must be 0 or more and finite, got {self.question_weight}"
+            )
         for name in ("held_out_rows", "max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"lm.{name} must be at least 1, got {getattr(self, name)}")
@@ -89,7 +94,10 @@ def train_lm(
     )
     if start is not None:
         _begin_with(start, task.model, tokenizer)
-    return train(task, rows, rows.lengths, training, output, start=start)
+    judged = {name: len(records) for name, records in held_out.items()}
+    fixed = fixed_settings("lm", settings, free=("batch_size",)) | {"held_out": judged}
+    fixed |= {"tokenizer_hash": tokens_hash(tokenizer), "data_hash": rows.digest}
+    return train(task, rows, rows.lengths, training, output, start=start, fixed=fixed)
 
 
 class LMTask:

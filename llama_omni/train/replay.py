@@ -5,6 +5,7 @@ what it knows.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,12 @@ class WrittenQuestions(Dataset[Example]):
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all questions, answers and earlier turns."""
+        texts = [[each.id, each.question, each.answer, each.history] for each in self._records]
+        return blake2b(repr(texts).encode(), digest_size=16).hexdigest()
 
     def __getitem__(self, row: int) -> Example:
         return _example(self.ids[row], self._records[row])

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from llama_omni.data.shards import read_shards
 from llama_omni.errors import OutputError, TrainingError
+from llama_omni.model.tokenizer import TextTokenizer
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -167,6 +169,24 @@ def data_hash(dataset: Any) -> str:
     else:
         digest.update("\n".join(map(str, dataset.ids)).encode())
     return digest.hexdigest()
+
+
+def splits_hash(data: Path, splits: Sequence[str]) -> str:
+    """Return a hash of the rows of some splits of a data set, by what its manifest says of them.
+
+    Unlike `data_hash` it stays the same where another split is added or taken away.
+    """
+    digest = blake2b(digest_size=16)
+    for shard in read_shards(data):
+        if shard.split in splits:
+            digest.update(f"{shard.split} {shard.rows} {shard.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def tokens_hash(tokenizer: TextTokenizer) -> str:
+    """Return a hash of a tokeniser's tokens and their ids."""
+    tokens = json.dumps(sorted(tokenizer.inner.get_vocab().items()))
+    return blake2b(tokens.encode(), digest_size=16).hexdigest()
 
 
 def _partial(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ def read_settings(output: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _unreadable(path, type(found).__name__)
     return found
+
+
+def fixed_settings(name: str, settings: Any, *, free: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields of a part's settings by dotted names, as `--set` has them, for `settle`.
+
+    Args:
+        name: Of the part.
+        settings: A dataclass.
+        free: Fields that change nothing that is learnt.
+    """
+    return {f"{name}.{key}": v for key, v in asdict(settings).items() if key not in free}
 
 
 def settle(

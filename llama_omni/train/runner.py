@@ -8,10 +8,8 @@ batch, however it is divided. On torch and Accelerate instead of Transformers' T
 import json
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +26,7 @@ from llama_omni.train.processes import set_up, to_device
 from llama_omni.train.run_folder import read_settings, settle
 from llama_omni.train.sampler import Batches, Keys, StepPlan, seeded
 from llama_omni.train.settings import FREE_TO_CHANGE, TrainSettings, greater_is_better
+from llama_omni.train.stop_signals import watch_signals
 from llama_omni.train.task import Task
 from llama_omni.train.tracking import Tracking
 from llama_omni.train.writing import writing
@@ -56,6 +55,7 @@ def train(
     *,
     resume: bool = True,
     start: Path | None = None,
+    fixed: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train a task, from where an earlier call with the same output folder stopped.
 
@@ -71,6 +71,8 @@ def train(
             settings.json, done.json, tensorboard/.
         resume: False refuses a folder in which a run has begun.
         start: whose weights the task begins with; part of what makes it this run.
+        fixed: JSON-able, what else makes it this run: the task's settings, hashes of its data. A
+            folder of an older version lacks some of it; that is not compared.
 
     Raises:
         TrainingError: the loss is no number (names the samples), the folder holds another run, or
@@ -79,7 +81,7 @@ def train(
     """
     output = Path(output)
     with writing(output):
-        return _Run(task, dataset, lengths, settings, output, resume, start).go()
+        return _Run(task, dataset, lengths, settings, output, resume, start, fixed or {}).go()
 
 
 class _Run:
@@ -92,6 +94,7 @@ class _Run:
         output: Path,
         resume: bool,
         start: Path | None,
+        fixed: Mapping[str, Any],
     ) -> None:
         self.task, self.dataset, self.settings, self.output = task, dataset, settings, output
         self.processes = set_up(settings.device)
@@ -100,13 +103,20 @@ class _Run:
         self.plan = StepPlan(
             lengths, rows_per_step=rows, bucket=settings.bucket, seed=settings.seed
         )
-        self._settle(rows, len(lengths), resume, start)
+        facts: dict[str, Any] = {
+            "rows_per_step": rows,
+            "steps": self.max_steps,
+            "data_rows": len(lengths),
+            "start": str(start if start is None else start.resolve()),
+        }
+        self._settle(facts | dict(fixed), resume)
         self.frozen = fingerprint(task.model)  # before they are sharded: then each sees its part
         self.learner = Learner(task, settings, self.processes)
         self.checkpoints = Checkpoints(
             output / "checkpoints", keep=settings.keep, processes=self.processes
         )
         self.step, self.best, self.metrics, self.seconds = 0, None, {}, 0.0
+        self.best_loss: float | None = None  # of the best's evaluation, where that gave one
         self.sums: dict[str, list[float]] = {}  # name -> [weighted sum, weight] since the last line
         self._started = time.monotonic()
         self._signals: list[int] = []
@@ -122,8 +132,8 @@ class _Run:
             silent=not self.processes.is_main,
         )
 
-    def _settle(self, rows: int, num_rows: int, resume: bool, start: Path | None) -> None:
-        """Refuse a folder of another run; note this run's settings."""
+    def _settle(self, facts: dict[str, Any], resume: bool) -> None:
+        """Refuse a folder of another run; note this run's settings, and what else makes it."""
         settings, before = self.settings, read_settings(self.output)
         self.greater = settings.greater_is_better
         if self.greater is None and before.get("metric") == settings.metric:
@@ -132,14 +142,12 @@ class _Run:
             self.greater = greater_is_better(settings.metric)
         values = asdict(settings) | {"greater_is_better": self.greater}
         fixed = {name: value for name, value in values.items() if name not in FREE_TO_CHANGE}
-        fixed |= {"rows_per_step": rows, "steps": self.max_steps, "data_rows": num_rows}
-        fixed["start"] = str(start if start is None else start.resolve())
         # A metric that no evaluation gives is found out at the first: it may be put right.
         free = () if (self.output / "best").exists() else ("metric", "greater_is_better")
         settle(
             self.output,
             before=before,
-            fixed=fixed,
+            fixed=fixed | facts,
             noted=values,
             processes=self.processes,
             resume=resume,
@@ -154,7 +162,7 @@ class _Run:
         self.learner.restore(loaded["weights"], loaded["optimizer"])
         self.step, self.metrics, self.seconds = state["step"], state["metrics"], state["seconds"]
         if self.processes.from_main((self.output / "best").exists()):
-            self.best = state["best"]
+            self.best, self.best_loss = state["best"], state.get("best_loss")
         if self.processes.is_main:  # they are of all processes, and will be added up again
             self.sums = state["sums"]
         logger.info("training goes on step=%d path=%s", self.step, path)
@@ -162,7 +170,7 @@ class _Run:
     def go(self) -> TrainResult:
         """Train to the end, or to the end of this call's time."""
         try:
-            with self.tracking.open(), self._watch_signals():
+            with self.tracking.open(), watch_signals() as self._signals:
                 stopped = self.step < self.max_steps and self._steps()
         finally:
             self.task.model.eval()
@@ -312,9 +320,22 @@ class _Run:
         value = self.metrics[name]
         if not math.isfinite(value):
             logger.warning("evaluation is no number and not kept as best %s=%s", name, value)
-        elif self.best is None or sign * value > sign * self.best:
-            self.best = value
+            return
+        loss = self.metrics.get("loss")
+        loss = loss if loss is not None and math.isfinite(loss) else None
+        if self._is_best(sign * value, loss):
+            self.best, self.best_loss = value, loss
             self._write_product("best")
+
+    def _is_best(self, value: float, loss: float | None) -> bool:
+        """Whether a value (greater is better) beats the best; of equals the lower loss, or later.
+
+        A share of right replies stays 0 through the first evaluations, while the loss falls.
+        """
+        best = -math.inf if self.best is None else (1 if self.greater else -1) * self.best
+        if value != best or loss is None or self.best_loss is None:
+            return value >= best
+        return loss <= self.best_loss
 
     def _write_product(self, name: str) -> None:
         if self.learner.sharded and not self.processes.is_main:
@@ -330,6 +351,7 @@ class _Run:
             state={
                 "step": self.step,
                 "best": self.best,
+                "best_loss": self.best_loss,
                 "metrics": self.metrics,
                 "sums": self._gathered(),
                 "seconds": self.seconds + time.monotonic() - self._started,
@@ -348,26 +370,6 @@ class _Run:
             values = {"step": self.step, "metrics": self.metrics, "best": self.best}
             write_text(done, json.dumps(values, indent=1) + "\n")
         self.processes.wait()
-
-    @contextmanager
-    def _watch_signals(self) -> Iterator[None]:
-        """Let the first SIGINT or SIGTERM end the run after its step, the second at once."""
-
-        def note(number: int, _: Any) -> None:
-            if self._signals:
-                raise KeyboardInterrupt
-            self._signals.append(number)
-            logger.warning("stopping after this step, a checkpoint is saved signal=%d", number)
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @contextmanager

@@ -43,12 +43,15 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation", "bucket", "save_every", "log_every", "keep"):
-            _at_least(self, name, 1)
+            at_least(self, name, 1)
         for name in ("max_steps", "eval_every", "workers", "weight_decay", "max_grad_norm"):
-            _at_least(self, name, 0)
-        _at_least(self, "stop_after_s", 0)
-        if not self.max_steps and not self.epochs > 0:
-            raise ConfigError(f"epochs must be above 0 without max_steps, got {self.epochs}")
+            at_least(self, name, 0)
+        for name in ("stop_after_s", "seed"):
+            at_least(self, name, 0)
+        if not self.max_steps and not 0 < self.epochs < math.inf:
+            raise ConfigError(
+                f"epochs must be above 0 and finite without max_steps, got {self.epochs}"
+            )
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
         for name in ("min_lr_ratio", "warmup_ratio"):
@@ -111,7 +114,12 @@ def greater_is_better(metric: str) -> bool:
     return better
 
 
-def _at_least(settings: TrainSettings, name: str, least: int) -> None:
+def at_least(settings: TrainSettings, name: str, least: int) -> None:
+    """Refuse a value below a limit, or that is no number.
+
+    Raises:
+        ConfigError: it is so.
+    """
     value = getattr(settings, name)
     if not value >= least:
         raise ConfigError(f"{name} must be at least {least}, got {value}")

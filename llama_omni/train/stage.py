@@ -68,6 +68,7 @@ class Stage:
         self._rows = {
             name: self._judged(name, spread(rows, settings.held_out_rows))
             for name, rows in held_out.splits.items()
+            if settings.held_out_rows
         }
         self._warned = 0
 

@@ -1,9 +1,10 @@
 """What the two stages are told, beside how their runs are made."""
 
+import math
 from dataclasses import dataclass
 
 from llama_omni.errors import ConfigError
-from llama_omni.train.settings import TrainSettings
+from llama_omni.train.settings import TrainSettings, at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,11 +15,18 @@ class StageSettings(TrainSettings):
     epochs: float = 3.0
     history: bool = True  # earlier turns of the conversation, spoken where they have sound
     skip_cut: bool = True  # leave out rows too long for the model; else they raise
-    held_out_rows: int = 200  # at most, of each held-out split
+    held_out_rows: int = 200  # at most, of each held-out split; 0: no evaluation
     held_out_batch: int = 16  # rows of one forward pass of an evaluation
     samples: int = 20  # replies written to output/samples at each evaluation
     max_new_tokens: int = 100  # of those replies
     feature_cache: str = ""  # folder for the frozen encoder's features; empty: none
+
+    def __post_init__(self) -> None:
+        TrainSettings.__post_init__(self)
+        for name in ("held_out_batch", "max_new_tokens"):
+            at_least(self, name, 1)
+        for name in ("held_out_rows", "samples"):
+            at_least(self, name, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,19 +51,22 @@ class StageOneSettings(StageSettings):
     augment: bool = False  # vary the questions' sound, see `train.augment`
 
     def __post_init__(self) -> None:
-        TrainSettings.__post_init__(self)
+        StageSettings.__post_init__(self)
         if self.llm not in ("whole", "lora", "frozen"):
             raise ConfigError(f"llm must be whole, lora or frozen, got {self.llm!r}")
         for name in ("text_share", "transcribe_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be 0 to 1, got {getattr(self, name)}")
-        if self.distill_weight < 0 or self.distill_temperature <= 0:
+        if not (0 <= self.distill_weight < math.inf and 0 < self.distill_temperature < math.inf):
             raise ConfigError(
-                "distill_weight must be 0 or more and distill_temperature above 0, got "
-                f"{self.distill_weight} and {self.distill_temperature}"
+                "distill_weight must be 0 or more and distill_temperature above 0, both finite, "
+                f"got {self.distill_weight} and {self.distill_temperature}"
             )
-        if self.lora_rank < 1:
-            raise ConfigError(f"lora_rank must be at least 1, got {self.lora_rank}")
+        at_least(self, "lora_rank", 1)
+        if not 0 < self.lora_alpha < math.inf:
+            raise ConfigError(f"lora_alpha must be above 0 and finite, got {self.lora_alpha}")
+        if not 0 <= self.lora_dropout < 1:
+            raise ConfigError(f"lora_dropout must be 0 or more, below 1, got {self.lora_dropout}")
         if self.augment and self.feature_cache:
             raise ConfigError("feature_cache must be empty with augment: sounds differ each time")
         if self.feature_cache and (self.transcribe_splits or self.text_source):
@@ -63,8 +74,7 @@ class StageOneSettings(StageSettings):
                 "feature_cache must be empty with transcribe_splits or text_source: it holds the "
                 "spoken questions alone"
             )
-        if self.text_rows < 0:
-            raise ConfigError(f"text_rows must be 0 or more, got {self.text_rows}")
+        at_least(self, "text_rows", 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +90,9 @@ class StageTwoSettings(StageSettings):
     collapse_stop: int = 2000  # until the run is stopped; 0: never
 
     def __post_init__(self) -> None:
-        TrainSettings.__post_init__(self)
+        StageSettings.__post_init__(self)
+        for name in ("collapse_warn", "collapse_stop"):
+            at_least(self, name, 0)
         for name, known in (
             ("ctc_states", ("predicting", "labelled")),
             ("too_long", ("stretch", "skip", "raise")),

@@ -13,6 +13,7 @@ from llama_omni.model.vocoder import UnitVocoder
 from llama_omni.train.collate import Collator
 from llama_omni.train.product import Product
 from llama_omni.train.replay import Joined, WrittenQuestions
+from llama_omni.train.row_cache import splits_hash, tokens_hash
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.stage import HeldOut
 from llama_omni.train.stage_one import StageOne
@@ -71,10 +72,12 @@ def train_stage_one(
         start, settings, transcribed=frozenset(name for part in more for name in part.ids)
     )
     seconds = [lengths, *(part.lengths["question_s"] for part in more)]
+    fixed = _fixed(start, data, ("train", *settings.transcribe_splits), held_out)
     if settings.text_source:
         limit, seed = settings.text_rows or None, settings.seed + 1
         more.append(WrittenQuestions(settings.text_source, limit=limit, seed=seed))
         seconds.append(more[-1].seconds)
+        fixed["written_hash"] = more[-1].digest
     if more:
         rows = Joined([rows, *more], seconds)
         lengths = rows.seconds
@@ -84,7 +87,7 @@ def train_stage_one(
         collator = replace(collator, features=features)
         rows = SpeechDataset(data, "train", columns=history)
     task = StageOne(start.model, collator, settings, held_out=judged, product=_product(start))
-    return train(task, rows, lengths, settings, output, resume=resume)
+    return train(task, rows, lengths, settings, output, resume=resume, fixed=fixed)
 
 
 def train_stage_two(
@@ -114,7 +117,19 @@ def train_stage_two(
             dtype=settings.cache_dtype,
             device=settings.device,
         )
-    return train(task, rows, lengths, settings, output, resume=resume)
+    fixed = _fixed(start, data, ("train",), held_out)
+    return train(task, rows, lengths, settings, output, resume=resume, fixed=fixed)
+
+
+def _fixed(
+    start: Start, data: Path, learnt: Sequence[str], held_out: Sequence[str]
+) -> dict[str, Any]:
+    """Return what makes a run this one beside its settings; the weights are compared apart."""
+    return {
+        "tokenizer_hash": tokens_hash(start.tokenizer),
+        "held_out": held_out,
+        "data_hash": splits_hash(data, (*learnt, *held_out)),
+    }
 
 
 def _collator(start: Start, settings: StageSettings, **changes: Any) -> Collator:

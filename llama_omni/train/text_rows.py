@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from jaxtyping import Int
@@ -85,6 +86,12 @@ class TextRows:
     def lengths(self) -> Int[np.ndarray, " N"]:
         """Tokens of each row."""
         return np.diff(self._ends, prepend=0)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all rows: of the texts, as a tokeniser and a template wrote them."""
+        arrays = (self._ids, self._labels, self._ends)
+        return blake2b(b"".join(each.tobytes() for each in arrays), digest_size=16).hexdigest()
 
     @property
     def num_labels(self) -> int:

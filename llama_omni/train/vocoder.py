@@ -24,8 +24,9 @@ from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 from llama_omni.train.checkpoints import Checkpoints, write_folder
 from llama_omni.train.processes import set_up
 from llama_omni.train.run_folder import read_settings, settle
+from llama_omni.train.stop_signals import watch_signals
 from llama_omni.train.tracking import Tracking
-from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments, Spoken
+from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments, Spoken, identity
 from llama_omni.train.vocoder_settings import FREE_TO_CHANGE, VocoderSettings
 from llama_omni.train.vocoder_step import VocoderStep
 from llama_omni.train.writing import writing
@@ -51,6 +52,8 @@ def train_vocoder(
     resume: bool = True,
 ) -> VocoderResult:
     """Train a vocoder on a data set's spoken answers and their units.
+
+    SIGINT and SIGTERM save a checkpoint and then raise KeyboardInterrupt, a second one at once.
 
     Args:
         folder: a data set with units; see `SpeechDataset`.
@@ -94,7 +97,7 @@ class _Run:
         torch.manual_seed(settings.seed)
         self.vocoder = UnitVocoder(config) if start is None else _begin_with(start, config)
         self.vocoder.to(self.processes.device)  # pyright: ignore[reportArgumentType]
-        self._settle(config, start, resume)
+        self._settle(config, start, resume, identity(folder))
         self.segments = self._segments(folder)
         self.frames = round(settings.segment_s * config.sample_rate / self.vocoder.hop)
         self.learn = VocoderStep(self.vocoder, settings, self.processes)
@@ -117,7 +120,7 @@ class _Run:
             silent=not self.processes.is_main,
         )
 
-    def _settle(self, config: VocoderConfig, start: Path | None, resume: bool) -> None:
+    def _settle(self, config: VocoderConfig, start: Path | None, resume: bool, data: str) -> None:
         """Refuse a folder of another run; note this run's settings."""
         settings, before = self.settings, read_settings(self.output)
         if before.get("start", "None") != "None":  # as given, in a folder of an older version
@@ -129,7 +132,7 @@ class _Run:
         fixed |= {f"vocoder.{name}": value for name, value in _fields(config).items()}
         fixed["start"] = str(start if start is None else Path(start).resolve())
         rows = settings.batch_size * settings.accumulation * self.processes.world
-        fixed["rows_per_step"] = rows
+        fixed |= {"rows_per_step": rows, "data_hash": data}
         settle(
             self.output,
             before=before,
@@ -159,23 +162,26 @@ class _Run:
     def go(self) -> VocoderResult:
         """Train to the end, or to the end of this call's time."""
         settings = self.settings
-        late = False
-        with self.tracking.open():
+        late = signalled = False
+        with self.tracking.open(), watch_signals() as signals:
             self.vocoder.train()
-            while self.step < settings.steps and not late:
+            while self.step < settings.steps and not (late or signalled):
                 numbers = self._one_step()
                 self.step += 1
-                late = self._is_late()
+                late, signalled = self._is_late(), self.processes.any(bool(signals))
                 last = self.step == settings.steps
                 self.tracking.advance(self.step)
                 if last or self.step % settings.log_every == 0:
                     self.tracking.write(self.step, numbers)
                 if last or self.step % settings.eval_every == 0:
                     self._evaluate()
-                if last or late or self.step % settings.save_every == 0:
+                if last or late or signalled or self.step % settings.save_every == 0:
                     self._save()
         self.vocoder.eval()
-        if done := self.step == settings.steps:
+        done = self.step == settings.steps
+        if signalled and not done:
+            raise KeyboardInterrupt
+        if done:
             self._finish()
         return VocoderResult(step=self.step, done=done, metrics=self.metrics, best=self.best)
 

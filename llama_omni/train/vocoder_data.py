@@ -22,6 +22,7 @@ from llama_omni.audio import SAMPLE_RATE, pcm16
 from llama_omni.data.dataset import SpeechDataset
 from llama_omni.errors import InputError, TargetError
 from llama_omni.files import write_text
+from llama_omni.train.row_cache import splits_hash
 
 _SLACK_FRAMES = 2  # by which units may outlast the sound: framing rounds up or down
 
@@ -89,7 +90,7 @@ class SpeechSegments:
     ) -> None:
         self._hop, self._seed = hop, seed
         done = cache / "index.json"
-        asked = {"set": _identity(folder), "max_hours": max_hours, "seed": seed, "hop": hop}
+        asked = {"set": identity(folder), "max_hours": max_hours, "seed": seed, "hop": hop}
         if not done.exists() or json.loads(done.read_text())["asked"] != asked:
             _unpack(folder, cache, asked, hop=hop, max_hours=max_hours, seed=seed)
         index = json.loads(done.read_text())
@@ -99,8 +100,8 @@ class SpeechSegments:
         self._frame_starts = np.cumsum([0, *index["num_frames"]])
         if len(self.ids) < 2:
             raise InputError(
-                f"{folder} must hold at least 2 answers with sound and units, got {len(self.ids)}; "
-                "its recipe needs a units stage"
+                f"{folder} must hold at least 2 answers with sound and units, one of them to "
+                f"measure with, got {len(self.ids)} within max_hours={max_hours:g}"
             )
         self._sound = np.memmap(cache / "sound.i16", dtype=np.int16, mode="r")
         highest = int(self._units[0].max())
@@ -166,10 +167,9 @@ class SpeechSegments:
         return torch.from_numpy(pcm.astype(np.float32) / 32768)
 
 
-def _identity(folder: Path) -> list[list[str | int]]:
-    """Say which shards these are, so that another set's cache is not taken for this one's."""
-    shards = sorted((folder / "data").glob("*.parquet"))
-    return [[shard.name, shard.stat().st_size] for shard in shards]
+def identity(folder: Path) -> str:
+    """Return a hash of the split that is learnt, so that no other set is taken for it."""
+    return splits_hash(folder, ("train",))
 
 
 def _unpack(

@@ -14,6 +14,7 @@ _POSITIVE = (
     "steps batch_size accumulation save_every eval_every log_every keep held_out segment_s "
     "max_hours learning_rate max_grad_norm"
 ).split()
+_FRAME_S = 0.02  # of units; a segment of none has no sound
 _NOT_NEGATIVE = (
     "mel_weight stft_weight duration_weight feature_weight weight_decay samples seed "
     "stop_after_s".split()
@@ -67,6 +68,10 @@ class VocoderSettings:
         for name in _NOT_NEGATIVE:
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, got {self.show(name)}")
+        if not _FRAME_S <= self.segment_s < math.inf:
+            raise ConfigError(
+                f"segment_s must be at least {_FRAME_S}, a frame, and finite, got {self.segment_s}"
+            )
         for name in ("warmup_ratio", "beta1", "beta2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} must be in [0, 1), got {self.show(name)}")

@@ -12,7 +12,7 @@ from llama_omni.errors import ConfigError
 from llama_omni.model.encoder import SpeechEncoder
 from llama_omni.model.presets import preset
 from llama_omni.model.tokenizer import random_tokenizer
-from llama_omni.train.assemble import renew
+from llama_omni.train.assemble import assemble, renew
 
 
 @pytest.fixture
@@ -71,3 +71,28 @@ def test_language_model_of_other_tokens_is_refused(model, tokenizer, tmp_path):
     tokenizer.inner.save_pretrained(parts["llm"])
     with pytest.raises(ConfigError, match="llm must have the model's own tokens, got others"):
         renew(model, random_tokenizer(preset("tiny")), llm=parts["llm"], encoder=None)
+
+
+def test_parts_become_a_model(tmp_path):
+    model, tokenizer = assemble(preset("tiny"), **saved(tmp_path))
+    assert len(tokenizer.inner) == model.config.llm.vocab_size == 1024
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 1010}, "llm must have a vocab_size of at least 1024, its tokenizer's"),
+        (
+            {"eos_token_id": [3]},
+            r"llm must stop at <\|eot_id\|>, token 1006, .* got eos_token_id \[3\]",
+        ),
+    ],
+)
+def test_language_model_that_does_not_fit_its_tokenizer_is_refused(tmp_path, changes, message):
+    parts = saved(tmp_path)
+    config = preset("tiny").llm
+    for name, value in changes.items():
+        setattr(config, name, value)
+    LlamaForCausalLM(config).save_pretrained(parts["llm"])
+    with pytest.raises(ConfigError, match=message):
+        assemble(preset("tiny"), **parts)

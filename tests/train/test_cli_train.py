@@ -1,6 +1,7 @@
 """The command, from a data set and two parts of a model to a folder that answers."""
 
 import json
+import shutil
 import weakref
 from dataclasses import asdict
 
@@ -12,7 +13,7 @@ from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
 import llama_omni
-from llama_omni.checkpoint.native import load_model
+from llama_omni.checkpoint.native import load_model, random_model
 from llama_omni.cli_train import train_app
 from llama_omni.data.flac import encode_flac
 from llama_omni.data.schema import HistoryRow, Row, Sound
@@ -123,6 +124,24 @@ def test_model_goes_on_with_a_new_encoder(parts, tmp_path):
     assert_close(after.speech_decoder.state_dict(), before.speech_decoder.state_dict())
 
 
+def test_stage_goes_on_with_its_own_data_set_and_tokens_alone(parts, tmp_path):
+    given = ["--llm", parts / "llm", "--encoder", parts / "encoder", "-o", tmp_path / "run"]
+    given += [*QUICK, "--stage", "1", "--set", "stage1.held_out_rows=0"]
+    begun = call("tiny", *given, "--data", parts / "data", "--set", "stage1.stop_after_s=1e-9")
+    assert "stopped at step 1" in begun.output
+    assert not (tmp_path / "run/stage1/best").exists()
+    shards = [
+        write_shard(tmp_path / "other", shard_name(s, 0), s, [row(i, s) for i in numbers])
+        for s, numbers in (("train", range(1, 9)), ("test", range(9, 11)))
+    ]
+    entries = [asdict(shard) for shard in shards]
+    write_manifest(tmp_path / "other", {"format": FORMAT, "shards": entries})
+    refused = call("tiny", *given, "--data", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert "got a run with data_hash=" in refused.output
+    assert call("tiny", *given, "--data", parts / "data").exit_code == 0
+
+
 def test_model_of_stage_one_is_gone_when_stage_two_begins(parts, tmp_path, monkeypatch):
     seen: list[weakref.ref] = []
 
@@ -142,12 +161,53 @@ def test_model_of_stage_one_is_gone_when_stage_two_begins(parts, tmp_path, monke
     assert len(seen) == 2
 
 
+def with_units(parts, folder, count):
+    """The same data set, whose manifest says that it has so many units."""
+    shutil.copytree(parts / "data", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    write_manifest(folder, manifest | {"units": {"K": count}})
+    return folder
+
+
+def test_model_has_as_many_units_as_the_data_set(parts, tmp_path):
+    data = with_units(parts, tmp_path / "data", 21)
+    given = ["--data", data, "--llm", parts / "llm", "--encoder", parts / "encoder"]
+    given += ["-o", tmp_path / "run", *QUICK, "--stage", "1"]
+    refused = call("tiny", *given, "--vocoder", parts / "vocoder")
+    assert refused.exit_code == 2
+    assert "got 21 of the model, 200 of the vocoder, 21 of the data set" in refused.output
+    assert not (tmp_path / "run").exists()
+    result = call("tiny", *given)
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
+    assert load_model(tmp_path / "run/stage1/final").config.speech_decoder.num_units == 21
+
+
+def test_model_of_other_units_learns_to_write_but_not_to_speak(parts, tmp_path):
+    model = random_model(preset("tiny"))
+    model.save_pretrained(tmp_path / "model")
+    random_tokenizer(model.config).inner.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/kmeans.npy").write_bytes(b"centres")
+    data = with_units(parts, tmp_path / "data", 21)
+    given = ["--data", data, "--model", tmp_path / "model", "-o", tmp_path / "run", *QUICK]
+    for stage in ("2", "both"):
+        refused = call("tiny", *given, "--stage", stage)
+        assert refused.exit_code == 2
+        assert "got 200 of the model, none of the vocoder, 21 of the" in refused.output
+    result = call("tiny", *given, "--stage", "1")
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
+    manifest = json.loads((data / "manifest.json").read_text())
+    write_manifest(data, manifest | {"units": {"K": 200, "kmeans_sha256": "0" * 64}})
+    refused = call("tiny", *given, "--stage", "2")
+    assert "kmeans.npy must be the centres of the units of" in refused.output
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (["--stage", "3"], "--stage must be 1, 2, both, got '3'"),
         (["--set", "stage1.speed=3"], "no field 'speed'"),
         (["--set", "stage1.device=cuda:99"], "device 'cuda:99' must exist"),
+        (["--threads", "0"], "threads must be 1 to "),
         (["--llm", "nowhere"], "llm must be a folder or a hub id"),
         (["--encoder", "nowhere.pt"], "nowhere.pt"),
         (["--data", "nowhere"], "nowhere must hold a data set"),

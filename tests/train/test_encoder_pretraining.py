@@ -1,3 +1,4 @@
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from transformers import WhisperConfig
 
-from llama_omni.errors import CheckpointError, ConfigError, InputError
+from llama_omni.errors import CheckpointError, ConfigError, InputError, TrainingError
 from llama_omni.model.encoder import SpeechEncoder
 from llama_omni.train.augment import AugmentSettings
 from llama_omni.train.encoder import (
@@ -185,6 +186,36 @@ def test_encoder_is_trained_from_a_data_set_and_goes_on(tokenizer, tmp_path):
     encoder = SpeechEncoder.from_pretrained(tmp_path / "run/best")
     assert encoder.config.d_model == 32
     assert len(list((tmp_path / "run/samples16").glob("*/rows-00000.json"))) == 2
+
+
+def test_other_data_settings_or_tokens_are_refused_in_a_run_that_began(tokenizer, tmp_path):
+    make_dataset(tmp_path / "data", {"train": [[make_row(i) for i in range(6)]]})
+    make_dataset(tmp_path / "other", {"train": [[make_row(i) for i in range(1, 7)]]})
+    tokenizer.inner.save_pretrained(tmp_path / "tokenizer")
+    longer = copy.deepcopy(tokenizer)
+    longer.inner.add_tokens(["another"])
+    longer.inner.save_pretrained(tmp_path / "longer")
+
+    def run(data="data", words="tokenizer", **changes):
+        return train_encoder(
+            tmp_path / data,
+            tmp_path / words,
+            tmp_path / "run",
+            config=config_for(),
+            settings=EncoderSettings(aux_layer=1, **changes),
+            training=settings_for(max_steps=2, batch_size=4, stop_after_s=1e-9),
+            held_out=(),
+        )
+
+    run()
+    for changes, message in (
+        ({"data": "other"}, "data_hash="),
+        ({"words": "longer"}, "tokenizer_hash="),
+        ({"clean_steps": 7}, "encoder.clean_steps=500 for 7"),
+    ):
+        with pytest.raises(TrainingError, match=f"got a run with {message}"):
+            run(**changes)
+    assert run(batch_size=3).done
 
 
 class FakeRows(SpokenRows):

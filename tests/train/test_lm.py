@@ -1,5 +1,6 @@
 import copy
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -196,6 +197,33 @@ def test_a_run_begins_with_what_an_earlier_one_made(tokenizer, tmp_path):
     assert second.metrics["loss"] == pytest.approx(first.metrics["loss"], rel=0.05)
     with pytest.raises(TrainingError, match=r"got a run with start=None for /.*second/final"):
         run("first", tmp_path / "second" / "final")
+
+
+def test_other_settings_texts_or_tokens_are_refused_in_a_run_that_began(tokenizer, tmp_path):
+    def run(records=RECORDS, words=tokenizer, **changes):
+        return train_lm(
+            TextRows.of_records(records, words, TEMPLATE),
+            tmp_path / "run",
+            config=small_config(),
+            tokenizer=words,
+            template=TEMPLATE,
+            settings=LMSettings(**{"max_new_tokens": 4, **changes}),
+            training=settings_for(max_steps=2, stop_after_s=1e-9),
+            held_out={},
+        )
+
+    run()
+    others = [*RECORDS[1:], replace(RECORDS[0], question="What is the capital of Spain?")]
+    longer = copy.deepcopy(tokenizer)
+    longer.inner.add_tokens(["another"])
+    for changes, message in (
+        ({"question_weight": 1.0}, "lm.question_weight=0.0 for 1.0"),
+        ({"records": others}, "data_hash="),
+        ({"words": longer}, "tokenizer_hash="),
+    ):
+        with pytest.raises(TrainingError, match=f"got a run with {message}"):
+            run(**changes)
+    assert run(batch_size=3).done
 
 
 def test_no_model_or_another_shape_to_begin_with_is_refused(tokenizer, tmp_path):

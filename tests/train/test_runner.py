@@ -147,6 +147,73 @@ def test_accuracy_is_best_where_it_is_greatest(tmp_path):
     assert run(tmp_path, task, metric="accuracy")[1].best == 0.5
 
 
+def run_watched(output, values, **changes):
+    """Return the steps whose products were the best, one after the other."""
+    kept = []
+
+    class Watched(Judged):
+        def evaluate(self, step):
+            self.step = step
+            return super().evaluate(step)
+
+        def save(self, folder):
+            super().save(folder)
+            if folder.name.startswith((".best", "best")):
+                kept.append(self.step)
+
+    run(output, Watched(values), eval_every=3, **changes)
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ((6.0, 5.8, 5.9, 5.5), [3, 6, 12]),
+        ((6.0, float("nan"), 5.9, 5.9), [3, 6, 9, 12]),
+        (None, [3, 6, 9, 12]),
+    ],
+    ids=["lower loss", "loss that is no number", "no loss"],
+)
+def test_of_equal_evaluations_the_one_of_lower_loss_or_the_later_is_best(
+    tmp_path, losses, expected
+):
+    shown = [{}] * 4 if losses is None else [{"loss": loss} for loss in losses]
+    values = {3 * (i + 1): {"exact": 0.0, **more} for i, more in enumerate(shown)}
+    assert run_watched(tmp_path, values, metric="exact") == expected
+
+
+def test_resumed_run_remembers_the_loss_of_its_best(tmp_path):
+    values = {
+        3 * (i + 1): {"exact": 0.0, "loss": loss} for i, loss in enumerate((5.0, 6.0, 6.0, 4.0))
+    }
+    steps, part = [], None
+    while part is None or not part.done:
+        task = Judged(values)
+        _, part = run(tmp_path, task, metric="exact", eval_every=3, stop_after_s=1e-9)
+        steps.append((tmp_path / "best").stat().st_ino if (tmp_path / "best").exists() else 0)
+    assert len(dict.fromkeys(steps)) == 3  # none, that of step 3, that of step 12
+
+
+def run_fixed(output, fixed, **changes):
+    task, rows = Line(), Rows()
+    return train(task, rows, rows.lengths, settings(**changes), output, fixed=fixed)
+
+
+def test_what_the_task_fixes_stays_as_the_run_began(tmp_path):
+    fixed = {"lm.question_weight": 0.0, "data_hash": "a"}
+    run_fixed(tmp_path, fixed, stop_after_s=1e-9)
+    with pytest.raises(TrainingError, match="got a run with data_hash=a for b"):
+        run_fixed(tmp_path, fixed | {"data_hash": "b"})
+    assert run_fixed(tmp_path, fixed).done
+
+
+def test_run_that_began_before_its_task_fixed_anything_goes_on(tmp_path):
+    run_fixed(tmp_path, None, stop_after_s=1e-9)
+    assert run_fixed(tmp_path, {"data_hash": "a"}, stop_after_s=1e-9).step == 2
+    with pytest.raises(TrainingError, match="got a run with data_hash=a for b"):
+        run_fixed(tmp_path, {"data_hash": "b"})
+
+
 def test_evaluation_that_is_no_number_is_never_the_best(tmp_path):
     task = Judged({6: {"loss": float("nan")}, 12: {"loss": 3.0}})
     assert run(tmp_path, task)[1].best == 3.0

@@ -3,6 +3,7 @@ import pytest
 from llama_omni.errors import ConfigError
 from llama_omni.model.presets import PRESET_NAMES
 from llama_omni.overrides import override
+from llama_omni.part_recipes import tiny_encoder, tiny_lm, tiny_vocoder
 from llama_omni.recipes import RECIPES, find_recipe
 
 
@@ -45,11 +46,41 @@ def test_settings_change_by_text_and_keep_their_type():
         ("stage2.ctc_states=next", "ctc_states must be one of predicting, labelled"),
         ("stage1.batch_size=0", "batch_size must be at least 1, got 0"),
         ("stage3.batch_size=1", "no field 'stage3'"),
+        ("stage1.held_out_batch=0", "held_out_batch must be at least 1, got 0"),
+        ("stage2.max_new_tokens=0", "max_new_tokens must be at least 1, got 0"),
+        ("stage1.held_out_rows=-1", "held_out_rows must be at least 0, got -1"),
+        ("stage2.samples=-1", "samples must be at least 0, got -1"),
+        ("stage2.collapse_stop=-1", "collapse_stop must be at least 0, got -1"),
+        ("stage1.lora_dropout=2", "lora_dropout must be 0 or more, below 1, got 2.0"),
+        ("stage1.lora_dropout=nan", "lora_dropout must be 0 or more, below 1, got nan"),
+        ("stage1.lora_alpha=inf", "lora_alpha must be above 0 and finite, got inf"),
+        ("stage1.epochs=inf", "epochs must be above 0 and finite without max_steps, got inf"),
+        ("stage1.distill_weight=nan", "distill_weight must be 0 or more and .*, got nan and 1.0"),
+        ("stage1.distill_temperature=nan", "temperature above 0, .*, got 0.0 and nan"),
+        ("stage1.seed=-1", "seed must be at least 0, got -1"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         override(find_recipe("tiny"), [change])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "message"),
+    [
+        (tiny_lm(), "lm.question_weight=nan", "lm.question_weight must be 0 or more .*, got nan"),
+        (tiny_lm(), "texts.seed=-1", "texts.seed must be at least 0, got -1"),
+        (tiny_lm(), "training.seed=-1", "seed must be at least 0, got -1"),
+        (tiny_encoder(), "encoder.aux_weight=nan", "aux_weight must be 0 or more .*, got nan"),
+        (tiny_encoder(), "encoder.augment.silence_s=nan", "silence_s must be 0 or more, got nan"),
+        (tiny_vocoder(), "training.segment_s=0.001", "segment_s must be at least 0.02, .* 0.001"),
+        (tiny_vocoder(), "training.segment_s=inf", "segment_s must be .* finite, got inf"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "=" in value else "",
+)
+def test_impossible_settings_of_a_part_are_refused(recipe, change, message):
+    with pytest.raises(ConfigError, match=message):
+        override(recipe, [change])
 
 
 def test_unknown_recipe_is_answered_with_the_known():

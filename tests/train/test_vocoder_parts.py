@@ -1,5 +1,7 @@
 """What vocoder training is made of: segments, distances, discriminators, settings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,22 @@ def test_short_answers_are_filled_with_silence(tmp_path):
         assert not batch.sound[row, length * 320 :].any()
     vocoder = UnitVocoder(LIGHT)
     assert vocoder.generate(batch.frames, batch.lengths).shape == batch.sound.shape
+
+
+def test_set_of_the_same_size_is_not_taken_for_the_one_in_the_cache(tmp_path):
+    sets = []
+    for place, first in (("one", 0), ("two", 1)):
+        sound = replace(spoken_row(3, frames=4), units=[first, 1 - first], durations=[12, 12])
+        sets.append(write_set(tmp_path / place, [sound, replace(sound, id="other")]))
+    sizes = {(folder / "data/train-00000.parquet").stat().st_size for folder in sets}
+    assert len(sizes) == 1
+    found = [segments_of(folder, tmp_path / "cache").spoken(0).units.tolist() for folder in sets]
+    assert found == [[0, 1], [1, 0]]
+
+
+def test_too_few_answers_are_refused_with_the_hours_that_were_read(voice, tmp_path):
+    with pytest.raises(InputError, match=r"at least 2 answers .*, got 0 within max_hours=1e-06"):
+        segments_of(voice, tmp_path, max_hours=1e-6)
 
 
 def test_no_more_hours_than_asked(voice, tmp_path):

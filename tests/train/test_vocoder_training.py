@@ -18,7 +18,7 @@ from llama_omni.errors import CheckpointError, ConfigError, TrainingError
 from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
 from llama_omni.train import vocoder_losses as losses
 from llama_omni.train.vocoder import train_vocoder
-from llama_omni.train.vocoder_data import SegmentBatch
+from llama_omni.train.vocoder_data import SegmentBatch, SpeechSegments
 from llama_omni.train.vocoder_step import VocoderStep
 from tests.train.vocoder_runs import (
     CONFIGS,
@@ -31,6 +31,8 @@ from tests.train.vocoder_runs import (
     losses_of,
     run,
     segments_of,
+    spoken_row,
+    write_set,
     write_voice,
 )
 
@@ -101,6 +103,26 @@ def test_stopped_run_goes_on_with_identical_losses(voice, tmp_path, judged_from)
         for name in ("whole", "parts")
     )
     assert_close(one, two, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_a_checkpoint_and_stops(voice, tmp_path, monkeypatch, number):
+    changes = {"steps": 6, "save_every": 100}
+    run(voice, tmp_path / "whole", **changes)
+    batch = SpeechSegments.batch
+
+    def interrupted(self, *arguments, step, **options):
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return batch(self, *arguments, step=step, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpeechSegments, "batch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(voice, tmp_path / "cut", **changes)
+    assert (tmp_path / "cut/checkpoints/step-00000003/COMPLETE").exists()
+    assert run(voice, tmp_path / "cut", **changes).done
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
 
 
 KILLED = """
@@ -200,6 +222,15 @@ def test_another_runs_folder_is_refused(voice, tmp_path):
     settings = replace(QUICK, steps=2)
     with pytest.raises(TrainingError, match=r"must be a new folder, got a run with settings.json"):
         train_vocoder(voice, settings, tmp_path, config=LIGHT, resume=False)
+
+
+def test_another_data_set_is_refused_in_a_run_that_began(voice, tmp_path):
+    rows = [spoken_row(number) for number in range(1, 15)]
+    other = write_set(tmp_path / "other", rows)
+    run(voice, tmp_path / "run", steps=2, stop_after_s=1e-9)
+    with pytest.raises(TrainingError, match=r"got a run with data_hash=\w+ for \w+"):
+        run(other, tmp_path / "run", steps=2)
+    assert run(voice, tmp_path / "run", steps=2).done
 
 
 def test_start_takes_over_weights(voice, tmp_path):
