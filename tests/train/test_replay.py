@@ -117,7 +117,7 @@ def test_tiny_world_is_a_source_that_never_ends_the_same():
             {"transcribe_splits": ("words",), "feature_cache": "cache"},
             "feature_cache must be empty with transcribe_splits or text_source",
         ),
-        ({"text_rows": -1}, "text_rows must be 0 or more, got -1"),
+        ({"text_rows": -1}, "text_rows must be at least 0, got -1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(fields, message):

@@ -90,7 +90,7 @@ def test_steps_follow_from_epochs():
         ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
         ({"warmup_ratio": 2.0}, "warmup_ratio must be 0 to 1, got 2.0"),
         ({"precision": "fp16"}, "precision must be float32 or bf16, got 'fp16'"),
-        ({"epochs": 0.0}, "epochs must be above 0 without max_steps, got 0.0"),
+        ({"epochs": 0.0}, "epochs must be above 0 and finite without max_steps, got 0.0"),
     ],
 )
 def test_impossible_settings_of_a_run_are_refused(change, message):
