@@ -15,6 +15,7 @@ from llama_omni.bench.tiny import TinySettings, fingerprint, measure_tiny, vocod
 from llama_omni.data.shards import read_manifest
 from llama_omni.errors import ConfigError, LlamaOmniError
 from llama_omni.loading import EMBEDDED
+from llama_omni.train.unit_counts import check_centres
 
 REFUSED = 2  # exit code
 WORK = Path(__file__).parent / "out" / "tiny-results"
@@ -55,6 +56,7 @@ def _measure(options: argparse.Namespace) -> None:
         folder = EMBEDDED if options.model is None else options.model
         if not folder.is_dir():
             raise ConfigError(f"--model must be a folder, got {folder}")
+        check_centres(folder, options.data)  # else unit errors and vocoded units mean nothing
         assistant = load(folder, threads=options.threads)
         name = "embedded" if options.model is None else folder.resolve().name
     settings = TinySettings(

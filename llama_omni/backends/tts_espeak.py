@@ -1,6 +1,7 @@
-"""eSpeak NG: a formant synthesizer with English accents and many variants of each.
+"""eSpeak NG: a formant synthesizer of a hundred languages, with many variants of each voice.
 
-A voice is `espeak-ng:ACCENT` or `espeak-ng:ACCENT+VARIANT`, such as `espeak-ng:en-gb+m3`.
+A voice is `espeak-ng:LANGUAGE` or `espeak-ng:LANGUAGE+VARIANT`, such as `espeak-ng:en-gb+m3` or
+`espeak-ng:de`; `espeak-ng --voices` lists the languages.
 """
 
 import math
@@ -22,20 +23,10 @@ _LICENCE = "GPL-3.0-or-later (program and voice data; its output is not covered 
 _RATE = 22_050
 _WORDS_PER_MINUTE = 175  # espeak-ng's default speed
 _MIDDLE_PITCH, _HIGHEST_PITCH = 50, 99  # 50 steps are an octave
-_ACCENTS = (
-    "en-us",
-    "en-us-nyc",
-    "en-gb",
-    "en-gb-scotland",
-    "en-gb-x-rp",
-    "en-gb-x-gbclan",
-    "en-gb-x-gbcwmd",
-    "en-029",
-)
 
 
 class EspeakSynthesizer:
-    """Speak with espeak-ng's English accents, plain or in one of its variants."""
+    """Speak with espeak-ng's languages and accents, plain or in one of its variants."""
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
         self._program = find_program("espeak-ng", install=INSTALL)
@@ -44,21 +35,22 @@ class EspeakSynthesizer:
 
     @property
     def voices(self) -> tuple[Voice, ...]:
-        """Every accent of English that is installed, plain and with each variant."""
+        """Every language and accent that is installed, plain and with each variant."""
         return self._voices
 
     def _find_voices(self) -> tuple[Voice, ...]:
-        languages = {row[1] for row in self._list("en")}
-        accents = [name for name in _ACCENTS if name in languages]
-        if not accents:
-            raise ToolError("espeak-ng must list an English voice, got none; " + INSTALL)
+        languages = sorted({row[1] for row in self._list("")} - {"variant"})
+        if not languages:
+            raise ToolError("espeak-ng must list a voice, got none; " + INSTALL)
         variants = sorted(
             row[4].removeprefix("!v/")
             for row in self._list("variant")
             if row[4].startswith("!v/") and len(row) == 5  # a blank in a name makes it longer
         )
         names = [
-            f"{accent}{end}" for accent in accents for end in ["", *("+" + v for v in variants)]
+            f"{language}{end}"
+            for language in languages
+            for end in ["", *("+" + v for v in variants)]
         ]
         return tuple(
             Voice(name=f"espeak-ng:{name}", sample_rate=_RATE, licence=_LICENCE) for name in names
@@ -66,7 +58,8 @@ class EspeakSynthesizer:
 
     def _list(self, language: str) -> list[list[str]]:
         """Return priority, language, age and gender, name, file and more of each voice."""
-        said = run_program([self._program, f"--voices={language}"], timeout_s=self._timeout_s)
+        wanted = f"--voices={language}" if language else "--voices"
+        said = run_program([self._program, wanted], timeout_s=self._timeout_s)
         rows = [line.split() for line in said.decode("utf-8", "replace").splitlines()[1:]]
         return [row for row in rows if len(row) >= 5]
 

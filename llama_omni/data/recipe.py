@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 from llama_omni.data.drawing import drawn
 from llama_omni.data.sources import Source
+from llama_omni.data.speech_text import find_language
 from llama_omni.data.voices import ANSWER_VOICE, POOLS, VoicePool, find_pool
 from llama_omni.errors import ConfigError
 
@@ -122,7 +123,7 @@ class BuildRecipe:
     sources: tuple[Source, ...]
     seed: int = 0
     rewrite: str = "rules"  # into speech style: rules, chat or none
-    language: str = "en"  # that questions and answers are in
+    language: str = "en"  # that questions and answers are in; rules spell out English alone
     respond: str = "keep"  # keep cleans the source's answers; chat also writes absent ones; none
     chat: Chat = field(default_factory=Chat)
     voices: Voices = field(default_factory=Voices)
@@ -142,6 +143,7 @@ class BuildRecipe:
                 raise ConfigError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+        find_language(self.language)  # refuses what is no code of one
         if not 0 <= self.seed <= MAX_SEED:
             raise ConfigError(f"seed must be 0 to {MAX_SEED}, got {self.seed}")
         for name in ("rows_per_shard", "part_rows"):

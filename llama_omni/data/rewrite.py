@@ -17,7 +17,7 @@ from llama_omni.backends.chat_options import ChatFailure
 from llama_omni.backends.parallel import in_order
 from llama_omni.data.prompts import Prompt, load_prompt
 from llama_omni.data.records import Exchange, Record, Reject
-from llama_omni.data.speech_text import LANGUAGES, speakable, unspeakable
+from llama_omni.data.speech_text import find_language, speakable, unspeakable
 from llama_omni.errors import ConfigError
 
 REWRITE, RESPOND = "rewrite", "respond"  # the stages, as rejects name them
@@ -64,7 +64,10 @@ class _Unusable(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuleRewriter:
-    """Rewrites by rule, offline: signs and numbers in words, whole sentences up to a length."""
+    """Rewrites by rule, offline: signs and numbers in words, whole sentences up to a length.
+
+    For a language without tables the length is all that it looks after.
+    """
 
     seed: int = 0
     filler_share: float = 0.25  # of the questions that open with "hey" or "so"
@@ -86,8 +89,9 @@ class RuleRewriter:
         except _Unusable as reason:
             return Reject(id=record.id, stage=REWRITE, reason=str(reason))
         draw = random.Random(f"{self.seed}/{record.id}/{REWRITE}")
-        if draw.random() < self.filler_share:
-            question = _opened(question, draw.choice(LANGUAGES[self.language].openers))
+        language = find_language(self.language)
+        if language is not None and draw.random() < self.filler_share:
+            question = _opened(question, draw.choice(language.openers))
         return replace(record, question=question, history=history)
 
     def rewrite_many(self, records: Iterable[Record]) -> Iterator[Record | Reject]:
@@ -282,8 +286,7 @@ class EndpointResponder(_Asking):
 def _check(max_words: int, language: str) -> None:
     if max_words < 1:
         raise ConfigError(f"max_words must be at least 1, got {max_words}")
-    if language not in LANGUAGES:
-        raise ConfigError(f"language must be one of {', '.join(LANGUAGES)}, got {language!r}")
+    find_language(language)
 
 
 def _said(text: str, language: str) -> str:

@@ -1,7 +1,8 @@
 """Text as a voice says it: words and the punctuation of sentences, nothing else.
 
-`unspeakable` names what no rule can turn into speech; `speakable` turns the rest. The result holds
-unaccented letters, spaces, apostrophes and hyphens of words, and `. , ? !`.
+`unspeakable` names what no rule can turn into speech; `speakable` turns the rest. In English the
+result holds unaccented letters, spaces, apostrophes and hyphens of words, and `. , ? !`. For other
+languages there are no tables: their texts stay as they are written, and numbers are the voice's.
 """
 
 import html
@@ -14,11 +15,13 @@ from llama_omni.data.speech_language import SpeechLanguage
 from llama_omni.data.speech_numbers import read_numbers
 from llama_omni.errors import ConfigError
 
-LANGUAGES: dict[str, SpeechLanguage] = {"en": ENGLISH}
+LANGUAGES: dict[str, SpeechLanguage] = {"en": ENGLISH}  # those that have tables
+_CODE_OF_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 MAX_PASSES = 8
 MAX_DIGITS = 60  # in one text; more is a table of numbers, whatever it looks like
 MAX_DIGIT_RUN = 16
-MAX_WORD = 40  # letters
+MAX_WORD = 40  # letters, where words have spaces between them
+_ENDLESS = re.compile(rf"[^\W\d_\u0e00-\uffff\U00010000-\U0010ffff]{{{MAX_WORD + 1}}}")
 
 _QUOTES = str.maketrans(
     {
@@ -62,10 +65,12 @@ def speakable(text: str, language: str = "en") -> str:
     Doing it twice changes nothing. Ask `unspeakable` first whether the rest still makes sense.
 
     Raises:
-        ConfigError: there is no table for this language.
+        ConfigError: this is no code of a language.
         MissingExtraError: the package `num2words` is not installed.
     """
-    known = _language(language)
+    known = find_language(language)
+    if known is None:
+        return " ".join(html.unescape(text).split())
     for _ in range(MAX_PASSES):
         before, text = text, _once(text, known)
         if text == before:
@@ -77,9 +82,9 @@ def unspeakable(text: str, language: str = "en") -> str | None:
     """Return why a text cannot be said, None where it can.
 
     Raises:
-        ConfigError: there is no table for this language.
+        ConfigError: this is no code of a language.
     """
-    known = _language(language)
+    known = find_language(language)
     if _FENCE.search(text) or len(_CODE.findall(text)) >= 3:
         return "code"
     if len(_TABLE.findall(text)) >= 2:
@@ -88,22 +93,27 @@ def unspeakable(text: str, language: str = "en") -> str | None:
         return "a web address"
     if _FORMULA.search(text):
         return "a formula"
-    if script := _foreign(text, known):
+    if known is not None and (script := _foreign(text, known)):
         return f"letters that are {script}"
     digits = [len(run) for run in re.findall(r"\d+", text)]
     if digits and (max(digits) > MAX_DIGIT_RUN or sum(digits) > MAX_DIGITS):
         return "too many digits"
-    if re.search(rf"[^\W\d_]{{{MAX_WORD + 1}}}", text):
+    if _ENDLESS.search(text):
         return "a word of endless length"
     if not any(character.isalnum() for character in text):
         return "nothing to say"
     return None
 
 
-def _language(code: str) -> SpeechLanguage:
-    if code not in LANGUAGES:
-        raise ConfigError(f"language must be one of {', '.join(LANGUAGES)}, got {code!r}")
-    return LANGUAGES[code]
+def find_language(code: str) -> SpeechLanguage | None:
+    """Return the tables of a language, also by the code of an accent; None where there are none.
+
+    Raises:
+        ConfigError: this is no code of a language.
+    """
+    if not _CODE_OF_LANGUAGE.fullmatch(code):
+        raise ConfigError(f"language must be a code such as en, de or pt-BR, got {code!r}")
+    return LANGUAGES.get(code.partition("-")[0])
 
 
 def _foreign(text: str, language: SpeechLanguage) -> str | None:

@@ -164,6 +164,18 @@ def test_text_is_never_a_command(opened, voice, text, tmp_path, monkeypatch):
     assert len(synthesizer.say(SENTENCE, voice=voice)) > RATE
 
 
+@pytest.mark.parametrize(
+    ("voice", "text"),
+    [
+        ("espeak-ng:de", "Wie hei\u00dft die Hauptstadt von \u00d6sterreich?"),
+        ("espeak-ng:cmn+f2", "\u8718\u86db\u6709\u51e0\u6761\u817f\uff1f"),
+    ],
+    ids=["german", "chinese"],
+)
+def test_espeak_speaks_other_languages(opened, voice, text):
+    assert 0.5 < len(opened(voice).say(text, voice=voice)) / RATE < 10
+
+
 @pytest.mark.parametrize("voice", ["flite:rms", "festival:kal"])
 def test_character_that_a_program_cannot_read_is_named(opened, voice):
     with pytest.raises(InputError, match="GREEK SMALL LETTER PI"):

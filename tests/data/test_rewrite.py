@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,13 +118,23 @@ def test_rules_pickle():
     [
         (lambda: RuleRewriter(max_words=0), "max_words must be at least 1, got 0"),
         (lambda: RuleRewriter(filler_share=1.5), r"filler_share must be 0 to 1, got 1\.5"),
-        (lambda: KeepResponder(language="xx"), "language must be one of en"),
+        (lambda: KeepResponder(language="German"), "language must be a code such as en, de"),
     ],
     ids=["words", "share", "language"],
 )
 def test_impossible_options_are_refused(make, words):
     with pytest.raises(ConfigError, match=words):
         make()
+
+
+def test_language_without_tables_is_left_as_it_is_written():
+    record = Record(
+        id="a", question="Wie  hei\u00dft 1 gro\u00dfer See?", answer="Der M\u00fcritz\u2028See."
+    )
+    asked = RuleRewriter(language="de", filler_share=1.0).rewrite(record)
+    assert asked.question == "Wie hei\u00dft 1 gro\u00dfer See?"
+    assert KeepResponder(language="de").respond(record).answer == "Der M\u00fcritz See."
+    assert "code" in KeepResponder(language="de").respond(replace(record, answer="```x```")).reason
 
 
 # By a server

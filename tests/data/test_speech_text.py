@@ -148,10 +148,36 @@ def test_unspeakable_gives_a_reason(text, reason):
     assert unspeakable(text) == reason
 
 
-def test_unknown_language_is_refused():
+def test_what_is_no_language_is_refused():
     for function in (speakable, unspeakable):
-        with pytest.raises(ConfigError, match="language must be one of en, got 'xx'"):
-            function("hello", "xx")
+        with pytest.raises(ConfigError, match=r"language must be a code .* got 'German'"):
+            function("hello", "German")
+
+
+def test_accent_of_english_has_the_tables_of_english():
+    assert speakable("5 caf\u00e9s", "en-US") == "five cafes"
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Wie hei\u00dft \u00d6sterreichs Hauptstadt?", "de"),
+        ("\u8718\u86db\u6709\u51e0\u6761\u817f\uff1f", "zh"),
+        ("\u5929" * 60, "zh"),  # no spaces, yet not one word
+        ("\u0421\u043a\u043e\u043b\u044c\u043a\u043e?", "ru"),
+    ],
+)
+def test_language_without_tables_keeps_its_letters(text, language):
+    assert unspeakable(text, language) is None
+    assert speakable(f" {text} ", language) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("```x```", "code"), ("?!", "nothing to say"), ("\u00e4" * 41, "a word of endless length")],
+)
+def test_language_without_tables_has_its_limits_too(text, reason):
+    assert unspeakable(text, "de") == reason
 
 
 def test_absent_package_is_named(monkeypatch):
