@@ -137,7 +137,9 @@ class _Several:
 
     def say(self, text: str, *, voice: str, speed: float = 1.0, pitch: float = 1.0) -> Audio:
         """Return the sound of a text, by the member that has the voice."""
-        check_request(text, voice=voice, voices=self.voices, speed=speed, pitch=pitch)
+        known = self._speakers.get(voice)  # there can be thousands: no list of them a sentence
+        voices = self.voices if known is None else (known[0],)
+        check_request(text, voice=voice, voices=voices, speed=speed, pitch=pitch)
         return self._speakers[voice][1].say(text, voice=voice, speed=speed, pitch=pitch)
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ import io
 import shutil
 import subprocess
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -68,9 +69,10 @@ def check_request(
         InputError: The voice is unknown, the text holds nothing to say or too much, or speed or
             pitch lie outside of what is still speech.
     """
-    found = {item.name: item for item in voices}
-    if voice not in found:
-        raise InputError(f"voice must be one of {_few(found)}, got {voice!r}")
+    found = next((item for item in voices if item.name == voice), None)
+    if found is None:
+        names = [item.name for item in voices]
+        raise InputError(f"voice must be one of {some_of(names, like=voice)}, got {voice!r}")
     if not any(char.isalnum() for char in text):
         raise InputError(f"text must hold something to say, got {text!r}")
     if len(text) > MAX_CHARS:
@@ -78,7 +80,7 @@ def check_request(
     for name, value, (low, high) in (("speed", speed, SPEEDS), ("pitch", pitch, PITCHES)):
         if not low <= value <= high:
             raise InputError(f"{name} must be from {low:g} to {high:g}, got {value}")
-    return found[voice]
+    return found
 
 
 def plain_text(text: str) -> str:
@@ -199,6 +201,12 @@ def tidy(samples: Audio, sample_rate: int, *, source: str) -> Audio:
     return np.ascontiguousarray(kept * (0.999 / peak) if peak > 1.0 else kept, dtype=np.float32)
 
 
-def _few(names: Iterable[str]) -> str:
-    every = sorted(names)
-    return ", ".join(every[:12]) + (f" and {len(every) - 12} more" if len(every) > 12 else "")
+def some_of(names: Collection[str], *, like: str) -> str:
+    """Write down the twelve names that begin most like what was asked for, and how many more."""
+
+    def place(name: str) -> tuple[int, str]:
+        pairs = zip(name, like, strict=False)
+        return -sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), name
+
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(sorted(names, key=place)[:12]) + more

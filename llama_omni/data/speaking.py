@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llama_omni import audio
+from llama_omni.backends.tts_common import some_of
 from llama_omni.data.filters import check_texts
 from llama_omni.data.flac import encode_flac, seconds_of
 from llama_omni.data.items import Item
@@ -217,7 +218,7 @@ class KnownVoices:
             if missing:
                 raise ConfigError(
                     f"voices must be among those of {spec!r}, it lacks {', '.join(missing)}; it "
-                    f"has {', '.join(sorted(there)[:12])}"
+                    f"has {some_of(there, like=missing[0])}"
                 )
             found |= {name: there[name] for name in names}
         return found

@@ -364,3 +364,10 @@ def test_spec_of_one_voice_has_that_voice_alone(opened):
     assert [voice.name for voice in alone.voices] == ["flite:rms"]
     with pytest.raises(InputError, match="got 'flite:nobody'"):
         open_synthesizer("flite:nobody")
+
+
+def test_absent_voice_is_answered_with_names_that_begin_like_it(opened):
+    with pytest.raises(
+        InputError, match=r"must be one of espeak-ng:de, .* more, got 'espeak-ng:deu"
+    ):
+        opened("espeak-ng").say(SENTENCE, voice="espeak-ng:deutsch")
