@@ -28,6 +28,7 @@ from llama_omni.data.records import Reject
 from llama_omni.data.shards import Shard, check_shard, shard_name, write_manifest
 from llama_omni.data.sources import read_sources
 from llama_omni.data.speaking import KnownVoices, spoken_key
+from llama_omni.data.speech_text import find_language, is_marked
 from llama_omni.data.stages import WORK, Setup
 from llama_omni.data.tools import Tools, check_tools
 from llama_omni.errors import ConfigError, InputError
@@ -37,6 +38,7 @@ from llama_omni.interfaces import Voice
 logger = logging.getLogger(__name__)
 
 REJECTS = "rejects.jsonl"
+_MANY_MARKED = 0.1  # of the questions: more is hardly English with a name in it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,11 +205,20 @@ class _Build:
         if noted is None:
             began, size = time.monotonic(), self.recipe.part_rows
             rejects: list[Reject] = []
-            items, sizes = self._read(rejects), list[int]()
+            items, sizes, marked = self._read(rejects), list[int](), 0
             while piece := list(islice(items, size)):
+                marked += sum(is_marked(item.record.question) for item in piece)
                 self.journal.write_items("source", len(sizes), piece)
                 sizes.append(len(piece))
                 self._tell("source", sum(sizes), None, len(rejects), began, sum(sizes))
+            if marked > _MANY_MARKED * sum(sizes) and find_language(self.recipe.language):
+                logger.warning(
+                    "%d of %d questions have letters that language=%s folds or refuses; if they "
+                    "are of another, name it: language=CODE",
+                    marked,
+                    sum(sizes),
+                    self.recipe.language,
+                )
             noted = {
                 "sizes": sizes,
                 "rejects": [asdict(row) for row in rejects],

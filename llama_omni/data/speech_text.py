@@ -105,6 +105,11 @@ def unspeakable(text: str, language: str = "en") -> str | None:
     return None
 
 
+def is_marked(text: str) -> bool:
+    """Whether a text has letters with accents, or of another script: English folds or lacks them."""
+    return any(letter.isalpha() and not letter.isascii() for letter in text)
+
+
 def find_language(code: str) -> SpeechLanguage | None:
     """Return the tables of a language, also by the code of an accent; None where there are none.
 

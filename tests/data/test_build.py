@@ -56,6 +56,13 @@ def rejects_of(folder):
     return {row["id"]: (row["stage"], row["reason"]) for row in map(json.loads, lines)}
 
 
+@pytest.mark.parametrize(("language", "told"), [("en", 1), ("de", 0)])
+def test_texts_of_another_language_than_was_named_are_noticed(tmp_path, caplog, language, told):
+    path = write_questions(tmp_path / "q.jsonl", 3, r1={"instruction": "Wie gro\u00df?"})
+    build(replace(recipe_of(path), language=language), tmp_path / "set", tools=FAKES)
+    assert caplog.text.count("1 of 3 questions have letters that language=en folds") == told
+
+
 def test_build_speaks_names_units_and_filters(questions, tmp_path):
     output = tmp_path / "set"
     seen = []
