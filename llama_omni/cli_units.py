@@ -128,13 +128,14 @@ def extract(
     with one_line_errors(debug):
         if output.suffix != ".jsonl":
             raise OutputError(f"{output} must end with .jsonl, got suffix {output.suffix!r}")
-        if processes > 1 and device != "cpu":
-            raise ConfigError(f"--processes must be 1 on {device}, got {processes}")
         from llama_omni.data.sounds import open_sounds
         from llama_omni.data.unit_lines import extract_units
         from llama_omni.model.device import find_device
 
-        place = str(find_device(device, field="--device"))
+        place = str(find_device(device, field="--device") if device == "auto" else device)
+        if processes > 1 and place != "cpu":
+            raise ConfigError(f"--processes must be 1 on {place}, got {processes}")
+        find_device(place, field="--device")
         sounds = open_sounds(inputs, column=column, split=split)
         with _bar("naming", "sounds") as show:
             report = extract_units(

@@ -166,7 +166,10 @@ class _Build:
                 self.journal.write_rows("units", number, [])
         if units:
             self._tasks("fit", [("fit", 0, len(sizes))], [0])
-            self._stage("units", spoken, alone=self.recipe.units.device != "cpu")
+            from llama_omni.model.device import find_device
+
+            place = find_device(self.recipe.units.device, field="units.device")
+            self._stage("units", spoken, alone=place.type != "cpu")
         self._stage("filter", spoken)
         self._write()
         rejects = self._rejects()

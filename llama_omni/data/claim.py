@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ _SHOWN = 5  # changed fields that a refusal names
 _FIRST_READ = {  # the beginning of a field's name: the stage that reads it first; else the source
     "rewrite": "rewrite",
     "language": "rewrite",
-    "chat.": "rewrite",
+    "chat.": "rewrite",  # or where it answers alone, see `_has_read`
     "respond": "respond",
     "voices.": "synthesise",
     "filters.max_question_s": "synthesise",  # longer texts are not spoken
@@ -31,6 +32,17 @@ _FIRST_READ = {  # the beginning of a field's name: the stage that reads it firs
     "units.": "fit",
     "rows_per_shard": "write",
 }
+
+
+# How a server is asked, not what: these change no text, and may change at any time.
+_FREE = tuple(
+    f"chat.{name} "
+    for name in (
+        *("api_key_env", "concurrency", "requests_per_minute", "tries", "cache"),
+        *("input_price", "output_price"),
+    )
+)
+_PLACE = re.compile(r"sources\.\d+\.path ")
 
 
 def finished_before(
@@ -68,15 +80,17 @@ def finished_before(
                 f"{output} must be new, empty or of an earlier run, got one with {strange[0]}"
             )
     changed = [] if before is None else differences(before, wanted)
+    changed = [field for field in changed if not field.startswith(_FREE)]
+    file = changed_origin(made_from or (), origins)
+    if made_from and origins and file is None:  # the same files: where they lie is no matter
+        changed = [field for field in changed if not _PLACE.match(field)]
     if changed := [field for field in changed if complete or _has_read(journal, field)]:
         shown = ", ".join(changed[:_SHOWN]) + (" and more" if len(changed) > _SHOWN else "")
         raise ConfigError(
             f"{output} must be built with the recipe it was begun with, got other values of "
             f"{shown}; choose another folder, or delete this one"
         )
-    if (complete or _has_read(journal, "sources")) and (
-        file := changed_origin(made_from or (), origins)
-    ):
+    if file is not None and (complete or _has_read(journal, "sources")):
         raise InputError(
             f"{output} must be built from the files it was begun with, got {file}; choose another "
             "folder, or delete this one"
@@ -98,6 +112,8 @@ def _has_read(journal: Journal, field: str) -> bool:
     The records of the source alone do not count: they are read again in no time.
     """
     first = next((stage for start, stage in _FIRST_READ.items() if field.startswith(start)), "")
+    if field.startswith("chat.") and (journal.noted("recipe") or {}).get("rewrite") != "chat":
+        first = "respond"
     stages = STAGES[STAGES.index(first) :] if first in STAGES else STAGES
     return any(journal.begun(stage) for stage in stages)
 

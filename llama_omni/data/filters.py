@@ -11,7 +11,7 @@ from llama_omni.data.items import Item
 from llama_omni.data.recipe import BuildRecipe, Filters
 from llama_omni.data.speech_text import unspeakable
 from llama_omni.interfaces import Audio, Recognizer
-from llama_omni.metrics import wer
+from llama_omni.metrics import spoken_words, wer
 
 _FASTEST = 40.0  # characters a second: no voice says more
 
@@ -93,20 +93,15 @@ def check_heard(
         max_wer: Word error rate that is still accepted.
     """
     for name, text, sound in sounds:
-        heard, said = _words(recognizer.transcribe(sound)), _words(text)
+        heard, said = spoken_words(recognizer.transcribe(sound)), spoken_words(text)
         if said and (rate := wer([" ".join(said)], [" ".join(heard)])) > max_wer:
             found = " ".join(heard)[:80]
             return f"{name} must have a word error rate to {max_wer:g}, got {rate:.2f}: {found!r}"
     return None
 
 
-def _words(text: str) -> list[str]:
-    kept = "".join(char if char.isalnum() or char == "'" else " " for char in text.lower())
-    return kept.split()
-
-
 def duplicate_key(item: Item) -> Any:
     """Return what is equal for records that ask the same, or None where that is not known."""
     record = item.record
     asked = [turn.question for turn in record.history] + [record.question]
-    return "\n".join(" ".join(_words(text)) for text in asked) if record.question else None
+    return "\n".join(" ".join(spoken_words(text)) for text in asked) if record.question else None

@@ -12,7 +12,9 @@ from llama_omni.data.sources import Source
 from llama_omni.data.tables import files_of
 from llama_omni.errors import InputError
 
-Origin = dict[str, Any]  # source, file, bytes, sha256; as JSON holds it, without where it lies
+Origin = dict[
+    str, Any
+]  # number and name of its source, file, bytes, sha256; as JSON holds it, without where it lies
 
 
 def read_origins(sources: Iterable[Source]) -> list[Origin]:
@@ -22,7 +24,7 @@ def read_origins(sources: Iterable[Source]) -> list[Origin]:
         InputError: One cannot be read.
     """
     found: list[Origin] = []
-    for source in sources:
+    for number, source in enumerate(sources):
         place = Path(source.path)
         for file in files_of(place) if source.path else ():
             if not file.is_file():  # a pipe gives what it holds only once
@@ -33,7 +35,13 @@ def read_origins(sources: Iterable[Source]) -> list[Origin]:
             except OSError as error:
                 raise InputError(f"{file} must be readable, got: {error.strerror}") from error
             found.append(
-                {"source": source.label, "file": str(name), "bytes": size, "sha256": digest}
+                {
+                    "number": number,
+                    "source": source.label,
+                    "file": str(name),
+                    "bytes": size,
+                    "sha256": digest,
+                }
             )
     return found
 
@@ -43,9 +51,9 @@ def changed_origin(before: Sequence[Origin], now: Sequence[Origin]) -> str | Non
 
     A data set from before they were noted has none, and none of its files has changed.
     """
-    known = {(one["source"], one["file"]): one for one in before}
+    known = {(one["number"], one["file"]): one for one in before}
     for one in now if before else ():
-        old = known.get((one["source"], one["file"]))
+        old = known.get((one["number"], one["file"]))
         if old is None:
             return f"{one['file']} of source {one['source']}, which is new"
         if old != one:

@@ -58,6 +58,12 @@ class Responder(Protocol):
         ...
 
 
+_ENDS = ".?!\u3002\uff1f\uff01\u0964\u061f\u06d4"  # of sentences, in several scripts
+_SENTENCE = re.compile(rf"[^{_ENDS}]+[{_ENDS}]?|[{_ENDS}]")
+_ASKS = re.compile("[?\uff1f\u061f]")
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # Thai to kanji
+
+
 class _Unusable(Exception):
     """Why a text cannot be used."""
 
@@ -101,7 +107,7 @@ class RuleRewriter:
     def _clean(self, text: str) -> str:
         whole = _said(text, self.language)
         short = _shortened(whole, self.max_words)
-        if "?" in whole and "?" not in short:
+        if _ASKS.search(whole) and not _ASKS.search(short):
             raise _Unusable(f"the question comes after the first {self.max_words} words")
         return short
 
@@ -301,16 +307,21 @@ def _said(text: str, language: str) -> str:
 
 def _shortened(text: str, max_words: int) -> str:
     """Keep as many whole sentences, from the first, as have no more words than that."""
-    if len(text.split()) <= max_words:
-        return text
-    kept: list[str] = []
-    for sentence in re.findall(r"[^.?!]+[.?!]?", text):
-        if len(kept) + len(sentence.split()) > max_words:
+    kept = ""
+    for sentence in _SENTENCE.findall(text):
+        if _num_words(kept + sentence) > max_words:
             break
-        kept += sentence.split()
+        kept += sentence
     if not kept:
         raise _Unusable(f"a first sentence of more than {max_words} words")
-    return " ".join(kept)
+    return kept.strip()
+
+
+def _num_words(text: str) -> int:
+    """Count words; where none are marked off by spaces, two letters make about one."""
+    unspaced = len(_UNSPACED.findall(text))
+    spaced = [word for word in _UNSPACED.sub(" ", text).split() if word.strip(_ENDS)]
+    return len(spaced) + (unspaced + 1) // 2
 
 
 def _opened(question: str, opener: str) -> str:

@@ -96,6 +96,8 @@ def read_sources(
     for place, source in enumerate(sources):
         number = 0
         hint = f"sources.{place}" if named_by_set else None
+        if not source.answers:  # its column need not be there
+            source = replace(source, columns=replace(source.columns, answer=None))
         for where, item in islice(_read(source, seed, hint), source.limit):
             record = item.record
             if not _ID.fullmatch(record.id):
@@ -192,6 +194,8 @@ def _check_columns(located: Located, columns: Columns, hint: str | None) -> None
             usual = (column for column in _USUAL.get(name, ()) if column in located.row)
             settings.append(f"--set {hint}.columns.{name}={next(usual, 'COLUMN')}")
         told = f"; name another with {' '.join(settings)}"
+        if f"--set {hint}.columns.answer=COLUMN" in settings:
+            told += f", or have answers written with --set respond=chat --set {hint}.answers=false"
     raise InputError(f"{_missing(located, ' and '.join(map(repr, absent.values())))}{told}")
 
 

@@ -235,7 +235,7 @@ class KnownVoices:
         if name not in there:
             raise ConfigError(
                 f"voice must be among those of {spec!r}, got {name!r}; it has "
-                f"{', '.join(sorted(there)[:12])}"
+                f"{some_of(there, like=name)}"
             )
 
     def _of(self, spec: str) -> dict[str, Voice]:

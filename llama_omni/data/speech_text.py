@@ -70,7 +70,9 @@ def speakable(text: str, language: str = "en") -> str:
     """
     known = find_language(language)
     if known is None:
-        return " ".join(html.unescape(text).split())
+        while (plain := html.unescape(text)) != text:
+            text = plain
+        return " ".join(text.split())
     for _ in range(MAX_PASSES):
         before, text = text, _once(text, known)
         if text == before:
@@ -106,7 +108,7 @@ def unspeakable(text: str, language: str = "en") -> str | None:
 
 
 def is_marked(text: str) -> bool:
-    """Whether a text has letters with accents, or of another script: English folds or lacks them."""
+    """Whether letters of a text have accents or are of another script, which English has not."""
     return any(letter.isalpha() and not letter.isascii() for letter in text)
 
 

@@ -322,7 +322,8 @@ class _Run:
             logger.warning("evaluation is no number and not kept as best %s=%s", name, value)
             return
         loss = self.metrics.get("loss")
-        loss = loss if loss is not None and math.isfinite(loss) else None
+        if loss is not None and not math.isfinite(loss):
+            loss = math.inf  # never the better of equals
         if self._is_best(sign * value, loss):
             self.best, self.best_loss = value, loss
             self._write_product("best")

@@ -92,6 +92,7 @@ FREE_TO_CHANGE = {
     "max_steps", "epochs", "batch_size", "accumulation", "gradient_checkpointing", "save_every",
     "log_every", "keep", "workers", "device", "stop_after_s", "tensorboard", "wandb_project",
     "held_out_batch", "samples", "collapse_warn", "collapse_stop", "state_cache", "feature_cache",
+    "text_source",  # a path: what was read from it is compared instead, by its hash
 }  # fmt: skip
 _GREATER = {"accuracy", "exact", "recall", "precision", "f1", "bleu", "score"}
 _LESS = {"loss", "error", "wer", "cer", "perplexity", "distance", "divergence"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from llama_omni.data.build import build
-from llama_omni.data.recipe import Filters, UnitSettings, Voices
+from llama_omni.data.recipe import Chat, Filters, UnitSettings, Voices
 from llama_omni.data.shards import read_manifest
 from llama_omni.errors import ConfigError, InputError, ToolError
 from tests.data.data_tools import FAKES, contents, recipe_of, write_questions
@@ -133,3 +133,34 @@ def test_what_later_stages_open_is_checked_before_the_source_is_read(
         build(replace(recipe, **changes), tmp_path / "set", tools=FAKES)
     assert not (tmp_path / "set/.work/source.json").exists()
     build(recipe, tmp_path / "set", tools=FAKES)
+
+
+def test_server_of_answers_alone_may_change_after_rewriting(tmp_path, recipe):
+    chat = Chat(base_url="http://localhost:1/v1", model="wrong")
+    recipe = replace(recipe, chat=chat)
+    stop_at("respond", recipe, tmp_path / "set")
+    build(replace(recipe, chat=replace(chat, model="right")), tmp_path / "set", tools=FAKES)
+
+
+def test_how_a_server_is_asked_may_change_at_any_time(tmp_path, recipe):
+    built = build(recipe, tmp_path / "set", tools=FAKES)
+    again = replace(recipe, chat=Chat(concurrency=2, tries=1))
+    assert build(again, tmp_path / "set", tools=FAKES).counts == built.counts
+
+
+def test_sources_may_be_named_by_another_path(tmp_path, recipe, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = recipe.sources[0]
+    near = replace(recipe, sources=(replace(source, path="questions.jsonl"),))
+    stop_at("synthesise", near, tmp_path / "set")
+    build(recipe, tmp_path / "set", tools=FAKES)
+
+
+def test_two_sources_of_one_name_are_told_apart(tmp_path, recipe):
+    (tmp_path / "b").mkdir()
+    other = write_questions(tmp_path / "b" / "questions.jsonl", 12)
+    source = recipe.sources[0]
+    more = replace(source, path=str(other), columns=replace(source.columns, id=None))
+    recipe = replace(recipe, sources=(source, more))
+    first = build(recipe, tmp_path / "set", tools=FAKES)
+    assert build(recipe, tmp_path / "set", tools=FAKES).counts == first.counts

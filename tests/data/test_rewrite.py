@@ -285,3 +285,18 @@ def test_own_prompt_is_used(tmp_path):
     first, last = server.bodies[0]["messages"]
     assert first["content"].startswith("Be 9.")
     assert last["content"] == "Say this again"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kept"),
+    [
+        ("One two three. ", 3),
+        ("\u0926\u093f\u0928 \u0915\u094d\u092f\u093e \u0939\u0948\u0964 ", 3),
+        ("\u5929\u7a7a\u662f\u84dd\u8272\u3002", 4),
+    ],
+    ids=["latin", "hindi", "chinese"],
+)
+def test_long_answers_end_after_a_whole_sentence_of_any_script(sentence, kept):
+    record = Record(id="a", question="q", answer=sentence * 9)
+    said = KeepResponder(language="hi", max_words=10).respond(record).answer
+    assert said == (sentence * kept).strip()

@@ -185,7 +185,8 @@ def test_broken_files_are_refused_with_file_and_line(tmp_path, name, text, messa
         (
             {"question": "a", "reply": "b"},
             "must have a column 'answer'; it has question, reply; name another with "
-            "--set sources.0.columns.answer=COLUMN",
+            "--set sources.0.columns.answer=COLUMN, or have answers written with "
+            "--set respond=chat --set sources.0.answers=false",
         ),
     ],
     ids=["alpaca", "unusual"],
