@@ -19,7 +19,7 @@ from llama_omni.data.build import build
 from llama_omni.data.dataset import SpeechDataset
 from llama_omni.data.recipe import Filters, UnitSettings, Voices
 from llama_omni.data.shards import read_manifest
-from llama_omni.data.sources import Columns, Source, read_sources
+from llama_omni.data.sources import Source
 from llama_omni.errors import ConfigError, InputError, OutputError, ToolError
 from tests.data import data_tools
 from tests.data.data_tools import FAKES, contents, recipe_of, write_questions
@@ -54,37 +54,6 @@ def whole(tmp_path_factory):
 def rejects_of(folder):
     lines = (folder / "rejects.jsonl").read_text().splitlines()
     return {row["id"]: (row["stage"], row["reason"]) for row in map(json.loads, lines)}
-
-
-@pytest.mark.parametrize(("language", "told"), [("en", 1), ("de", 0)])
-def test_texts_of_another_language_than_was_named_are_noticed(tmp_path, caplog, language, told):
-    path = write_questions(tmp_path / "q.jsonl", 3, r1={"instruction": "Wie gro\u00df?"})
-    build(replace(recipe_of(path), language=language), tmp_path / "set", tools=FAKES)
-    assert caplog.text.count("1 of 3 questions have letters that language=en folds") == told
-
-
-def test_vowel_signs_tell_questions_apart(tmp_path):
-    day, poor = (
-        "\u0926\u093f\u0928 \u0915\u094d\u092f\u093e?",
-        "\u0926\u0940\u0928 \u0915\u094d\u092f\u093e?",
-    )
-    rows = {"r0": {"instruction": day}, "r1": {"instruction": poor}}
-    path = write_questions(tmp_path / "q.jsonl", 2, **rows)
-    summary = build(replace(recipe_of(path), language="hi"), tmp_path / "set", tools=FAKES)
-    assert summary.counts == {"train": 2}
-
-
-def test_table_without_answers_is_read_where_a_server_writes_them(tmp_path):
-    path = tmp_path / "q.jsonl"
-    path.write_text('{"question": "Who?"}\n')
-    columns = Columns(question="question", answer="answer")
-    source = Source(path=str(path), columns=columns)
-    with pytest.raises(
-        InputError, match=r"or have answers written with .* sources.0.answers=false"
-    ):
-        next(read_sources([source], seed=0, named_by_set=True))
-    record = next(read_sources([replace(source, answers=False)], seed=0)).record
-    assert (record.question, record.answer) == ("Who?", None)
 
 
 def test_build_speaks_names_units_and_filters(questions, tmp_path):
