@@ -19,6 +19,7 @@ from llama_omni.checkpoint.native import (
 from llama_omni.engine.batch import BatchEngine
 from llama_omni.engine.settings import EngineSettings
 from llama_omni.errors import ConfigError
+from llama_omni.model.device import find_device
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.presets import preset as model_preset
 from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer, random_tokenizer
@@ -61,7 +62,7 @@ def load(
     cores = os.cpu_count() or 1
     if threads is not None and not 1 <= threads <= cores:
         raise ConfigError(f"threads must be 1 to {cores}, the cores of this machine, got {threads}")
-    place = _device(device)
+    place = find_device(device, field="device")
     kind = _dtype(dtype, place)
     if preset is not None or random_weights:
         if model is not None:
@@ -175,24 +176,6 @@ def _folder(model: str | PathLike[str] | None) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"model {str(model)!r} is no folder, nor to be had: {reason}") from error
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device must be auto, cpu, cuda[:N] or mps, got {name!r}") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"device must be auto, cpu, cuda[:N] or mps, got {name!r}")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device 'mps' must exist, found none")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {name!r} must exist, found {torch.cuda.device_count()} CUDA devices"
-        )
-    return device
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
