@@ -62,10 +62,8 @@ def _changed(value: Any, kind: Any, changes: list[_Change]) -> Any:
     if not inner:
         return value
     if is_dataclass(value) and not isinstance(value, type):
-        known, kinds = (
-            [item.name for item in fields(value) if item.init],
-            get_type_hints(type(value)),
-        )
+        known = [item.name for item in fields(value) if item.init]
+        kinds = get_type_hints(type(value))
         for key, within in inner.items():
             if key not in known:
                 raise ConfigError(

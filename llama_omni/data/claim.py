@@ -42,7 +42,7 @@ _FREE = tuple(
         *("input_price", "output_price"),
     )
 )
-_PLACE = re.compile(r"sources\.\d+\.path ")
+_PLACE = re.compile(r"sources\.(\d+)\.path ")
 
 
 def finished_before(
@@ -82,8 +82,10 @@ def finished_before(
     changed = [] if before is None else differences(before, wanted)
     changed = [field for field in changed if not field.startswith(_FREE)]
     file = changed_origin(made_from or (), origins)
-    if made_from and origins and file is None:  # the same files: where they lie is no matter
-        changed = [field for field in changed if not _PLACE.match(field)]
+    if file is None:  # of a source with the same files it is no matter where they lie
+        same = {one["number"] for one in made_from or ()} & {one["number"] for one in origins}
+        places = {field: _PLACE.match(field) for field in changed}
+        changed = [field for field, at in places.items() if not (at and int(at[1]) in same)]
     if changed := [field for field in changed if complete or _has_read(journal, field)]:
         shown = ", ".join(changed[:_SHOWN]) + (" and more" if len(changed) > _SHOWN else "")
         raise ConfigError(

@@ -28,9 +28,8 @@ def open_recognizer(spec: str) -> Recognizer:
 def load_units(folder: str, device: str) -> Any:
     """Load fitted units."""
     from llama_omni.data.units import UnitExtractor
-    from llama_omni.model.device import find_device
 
-    return UnitExtractor.load(folder, device=find_device(device, field="units.device"))
+    return UnitExtractor.load(folder, device=_device(device))
 
 
 def fit_units(
@@ -45,7 +44,7 @@ def fit_units(
         num_units=settings.num_units,
         sample_s=settings.sample_s,
         seed=seed,
-        device=_device(settings),
+        device=_device(settings.device),
     )
     return extractor, {name: value for name, value in asdict(report).items() if name != "seconds"}
 
@@ -54,7 +53,7 @@ def open_features(settings: UnitSettings) -> Any:
     """Open the features that units are fitted on, on their device."""
     from llama_omni.model.features import features_from
 
-    device = _device(settings)
+    device = _device(settings.device)
     kind, _, source = settings.features.partition(":")
     if kind == "mfcc" and not source:
         return features_from({"kind": "mfcc"}, device=device)
@@ -75,10 +74,10 @@ def open_features(settings: UnitSettings) -> Any:
     )
 
 
-def _device(settings: UnitSettings) -> Any:
+def _device(name: str) -> Any:
     from llama_omni.model.device import find_device
 
-    return find_device(settings.device, field="units.device")
+    return find_device(name, field="units.device")
 
 
 def token_counter(folder: str) -> Callable[[str], int]:

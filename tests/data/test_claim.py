@@ -164,3 +164,13 @@ def test_two_sources_of_one_name_are_told_apart(tmp_path, recipe):
     recipe = replace(recipe, sources=(source, more))
     first = build(recipe, tmp_path / "set", tools=FAKES)
     assert build(recipe, tmp_path / "set", tools=FAKES).counts == first.counts
+
+
+def test_another_place_without_files_is_another_source(tmp_path, recipe):
+    output, source = tmp_path / "set", recipe.sources[0]
+    (other := tmp_path / "other.jsonl").write_text((tmp_path / "questions.jsonl").read_text())
+    more = replace(source, name="more", path=str(other), columns=replace(source.columns, id=None))
+    stop_at("synthesise", replace(recipe, sources=(source, more)), output)
+    elsewhere = replace(more, path=str(tmp_path / "absent"))  # as a hub id is: no files here
+    with pytest.raises(ConfigError, match=r"other values of sources\.1\.path"):
+        build(replace(recipe, sources=(source, elsewhere)), output, tools=FAKES)
