@@ -14,8 +14,8 @@ from llama_omni.bench.machine import available_memory
 from llama_omni.checkpoint.native import empty_model, random_model
 from llama_omni.data.dataset import SpeechDataset
 from llama_omni.errors import ConfigError
-from llama_omni.loading import _device
 from llama_omni.model.config import OmniConfig
+from llama_omni.model.device import find_device
 from llama_omni.model.presets import preset
 from llama_omni.model.tokenizer import random_tokenizer
 from llama_omni.recipes import TrainRecipe
@@ -58,7 +58,7 @@ def measure_stages(run: TrainRun) -> dict[str, Any]:
     """
     if run.threads is not None:
         torch.set_num_threads(run.threads)
-    device = _device(run.device)
+    device = find_device(run.device)
     config = preset(run.recipe.preset)
     units = json.loads((run.data / "manifest.json").read_text("utf-8"))["units"]
     if units is None or units["K"] > config.speech_decoder.num_units:
