@@ -182,8 +182,10 @@ def _chosen(source: Path, chosen: dict[str, set[int]]) -> Iterator[tuple[tuple[s
             HistoryRow(**turn | {"question_audio": _sound(turn["question_audio"])})
             for turn in row["history"] or ()
         )
-        sounds = {name: _sound(row[name]) for name in ("question_audio", "answer_audio")}
-        yield (split, number), Row(**row | sounds | {"history": history})
+        fields: dict[str, Any] = row | {"history": history}
+        for name in ("question_audio", "answer_audio"):
+            fields[name] = _sound(row[name])
+        yield (split, number), Row(**fields)
 
 
 def _rows(

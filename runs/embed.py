@@ -8,8 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import torch
-
 from llama_omni.checkpoint.native import load_model, load_vocoder, quiet_transformers
 from llama_omni.errors import InputError, LlamaOmniError
 from llama_omni.loading import load
@@ -55,8 +53,8 @@ def embed(model: Path, vocoder: Path, units: Path, output: Path) -> None:
         if (output / CARD).is_file():
             shutil.copyfile(output / CARD, folder / CARD)
         with quiet_transformers():
-            omni.to(torch.float16).save_pretrained(folder)
-            voice.to(torch.float16).save_pretrained(folder / "vocoder")
+            omni.half().save_pretrained(folder)
+            voice.half().save_pretrained(folder / "vocoder")
         tokenizer.inner.save_pretrained(folder)
         for name in ("recipe.json", "generation_config.json"):
             if (model / name).is_file():

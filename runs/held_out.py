@@ -61,7 +61,7 @@ def _chosen(dataset: SpeechDataset, count: int) -> list[Any]:
     for number in range(len(dataset)):
         row = dataset[number]
         if not row.history:
-            intents[row.intent].append(row)
+            intents[row.intent or ""].append(row)
     for rows in intents.values():
         chance.shuffle(rows)
     found: list[Any] = []
