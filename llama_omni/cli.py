@@ -51,6 +51,7 @@ from llama_omni.cli_options import (
 from llama_omni.cli_parts import train_app
 from llama_omni.cli_serve import serve
 from llama_omni.cli_view import Player, byte_bar, json_line, summary, working
+from llama_omni.collector import here_to_stay
 from llama_omni.errors import ConfigError, LlamaOmniError
 from llama_omni.interfaces import (
     Assistant,
@@ -352,8 +353,9 @@ def _closing(events: Iterator[ReplyEvent]) -> AbstractContextManager[Iterator[Re
 
 
 def _load(model: str | None, **options: Any) -> Assistant:
-    hush_transformers()
-    return llama_omni.load(model, **options)
+    with here_to_stay():
+        hush_transformers()
+        return llama_omni.load(model, **options)
 
 
 def _report(error: LlamaOmniError, debug: bool, job: Job | None = None) -> bool:

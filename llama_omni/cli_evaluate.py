@@ -35,6 +35,7 @@ from llama_omni.cli_measures import (
     measure_settings,
 )
 from llama_omni.cli_options import Debug, Device, Dtype, DtypeName, Seed, Threads, parse_chunk_size
+from llama_omni.collector import here_to_stay
 from llama_omni.errors import ConfigError
 from llama_omni.interfaces import Reply, ReplyOptions, Turn
 
@@ -324,8 +325,9 @@ def _system(
         return
     import llama_omni
 
-    hush_transformers()
-    loaded = llama_omni.load(options.pop("model", None), **options)
+    with here_to_stay():
+        hush_transformers()
+        loaded = llama_omni.load(options.pop("model", None), **options)
     yield lambda turn, asked: loaded.reply(turn, asked)
 
 

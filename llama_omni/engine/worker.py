@@ -12,6 +12,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from llama_omni.collector import here_to_stay
 from llama_omni.engine.memory import Trimming
 from llama_omni.errors import InputError, LlamaOmniError
 from llama_omni.remote.messages import (
@@ -37,7 +38,8 @@ def run(connection: Connection, factory: Callable[[], "BatchEngine"]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
     logging.basicConfig(level=logging.INFO)
     try:
-        engine = factory()
+        with here_to_stay():
+            engine = factory()
         connection.send(Ready(engine.sample_rate))
         serve(engine, connection)
     except (EOFError, BrokenPipeError, ConnectionResetError):
