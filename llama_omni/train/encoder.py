@@ -33,7 +33,7 @@ from llama_omni.train.augment import Augmenter, AugmentSettings
 from llama_omni.train.encoder_model import CTCEncoder
 from llama_omni.train.processes import set_up
 from llama_omni.train.row_cache import splits_hash, tokens_hash
-from llama_omni.train.run_folder import fixed_settings
+from llama_omni.train.run_folder import fixed_settings, fixed_sizes
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.spoken_rows import Joined, SpokenRows
@@ -129,6 +129,7 @@ def train_encoder(
     if start is not None:
         _begin_with(start, task.model)
     fixed = fixed_settings("encoder", settings, free=("batch_size",))
+    fixed |= fixed_sizes("speech_encoder", config)
     fixed |= {"splits": splits, "held_out": held_out, "tokenizer_hash": tokens_hash(text)}
     fixed["data_hash"] = splits_hash(data, (*splits, *held_out))
     return train(task, rows, rows.seconds, training, output, start=start, fixed=fixed)

@@ -26,7 +26,7 @@ from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.prompt import IGNORE, PromptTemplate, encode_prompt
 from llama_omni.train.assemble import check_alike, check_tokens, read_llm
 from llama_omni.train.row_cache import tokens_hash
-from llama_omni.train.run_folder import fixed_settings
+from llama_omni.train.run_folder import fixed_settings, fixed_sizes
 from llama_omni.train.runner import TrainResult, train
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.task import StepResult
@@ -96,6 +96,7 @@ def train_lm(
         _begin_with(start, task.model, tokenizer)
     judged = {name: len(records) for name, records in held_out.items()}
     fixed = fixed_settings("lm", settings, free=("batch_size",)) | {"held_out": judged}
+    fixed |= fixed_sizes("llm", config)
     fixed |= {"tokenizer_hash": tokens_hash(tokenizer), "data_hash": rows.digest}
     return train(task, rows, rows.lengths, training, output, start=start, fixed=fixed)
 

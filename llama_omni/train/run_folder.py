@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from transformers import PretrainedConfig
+
 from llama_omni.errors import TrainingError
 from llama_omni.files import write_text
 from llama_omni.train.processes import Processes
@@ -40,6 +42,20 @@ def fixed_settings(name: str, settings: Any, *, free: Collection[str] = ()) -> d
         free: Fields that change nothing that is learnt.
     """
     return {f"{name}.{key}": v for key, v in asdict(settings).items() if key not in free}
+
+
+def fixed_sizes(name: str, config: PretrainedConfig) -> dict[str, Any]:
+    """Return the sizes in a configuration of Transformers by dotted names, for `settle`.
+
+    Whole numbers only, and no token ids: what else a configuration holds may be called otherwise in
+    another version of Transformers, with which a run may well go on.
+
+    Args:
+        name: Of the part.
+        config: Its configuration.
+    """
+    sizes = {k: v for k, v in config.to_dict().items() if type(v) is int}  # not a bool
+    return {f"{name}.{k}": v for k, v in sizes.items() if not k.endswith("_token_id")}
 
 
 def settle(

@@ -196,12 +196,15 @@ def test_other_data_settings_or_tokens_are_refused_in_a_run_that_began(tokenizer
     longer.inner.add_tokens(["another"])
     longer.inner.save_pretrained(tmp_path / "longer")
 
-    def run(data="data", words="tokenizer", **changes):
+    deep = config_for()
+    deep.encoder_layers += 1
+
+    def run(data="data", words="tokenizer", config=None, **changes):
         return train_encoder(
             tmp_path / data,
             tmp_path / words,
             tmp_path / "run",
-            config=config_for(),
+            config=config or config_for(),
             settings=EncoderSettings(aux_layer=1, **changes),
             training=settings_for(max_steps=2, batch_size=4, stop_after_s=1e-9),
             held_out=(),
@@ -211,6 +214,7 @@ def test_other_data_settings_or_tokens_are_refused_in_a_run_that_began(tokenizer
     for changes, message in (
         ({"data": "other"}, "data_hash="),
         ({"words": "longer"}, "tokenizer_hash="),
+        ({"config": deep}, "speech_encoder.encoder_layers=2 for 3"),
         ({"clean_steps": 7}, "encoder.clean_steps=500 for 7"),
     ):
         with pytest.raises(TrainingError, match=f"got a run with {message}"):

@@ -200,11 +200,14 @@ def test_a_run_begins_with_what_an_earlier_one_made(tokenizer, tmp_path):
 
 
 def test_other_settings_texts_or_tokens_are_refused_in_a_run_that_began(tokenizer, tmp_path):
-    def run(records=RECORDS, words=tokenizer, **changes):
+    wide = small_config()
+    wide.intermediate_size = 96
+
+    def run(records=RECORDS, words=tokenizer, config=None, **changes):
         return train_lm(
             TextRows.of_records(records, words, TEMPLATE),
             tmp_path / "run",
-            config=small_config(),
+            config=config or small_config(),
             tokenizer=words,
             template=TEMPLATE,
             settings=LMSettings(**{"max_new_tokens": 4, **changes}),
@@ -220,6 +223,7 @@ def test_other_settings_texts_or_tokens_are_refused_in_a_run_that_began(tokenize
         ({"question_weight": 1.0}, "lm.question_weight=0.0 for 1.0"),
         ({"records": others}, "data_hash="),
         ({"words": longer}, "tokenizer_hash="),
+        ({"config": wide}, "llm.intermediate_size=64 for 96"),
     ):
         with pytest.raises(TrainingError, match=f"got a run with {message}"):
             run(**changes)
