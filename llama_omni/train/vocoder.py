@@ -115,7 +115,7 @@ class _Run:
         self.tracking = Tracking(
             output,
             step=self.step,
-            max_steps=settings.steps,
+            max_steps=settings.max_steps,
             tensorboard=settings.tensorboard,
             silent=not self.processes.is_main,
         )
@@ -165,11 +165,11 @@ class _Run:
         late = signalled = False
         with self.tracking.open(), watch_signals() as signals:
             self.vocoder.train()
-            while self.step < settings.steps and not (late or signalled):
+            while self.step < settings.max_steps and not (late or signalled):
                 numbers = self._one_step()
                 self.step += 1
                 late, signalled = self._is_late(), self.processes.any(bool(signals))
-                last = self.step == settings.steps
+                last = self.step == settings.max_steps
                 self.tracking.advance(self.step)
                 if last or self.step % settings.log_every == 0:
                     self.tracking.write(self.step, numbers)
@@ -178,7 +178,7 @@ class _Run:
                 if last or late or signalled or self.step % settings.save_every == 0:
                     self._save()
         self.vocoder.eval()
-        done = self.step == settings.steps
+        done = self.step == settings.max_steps
         if signalled and not done:
             raise KeyboardInterrupt
         if done:

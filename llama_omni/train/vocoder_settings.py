@@ -11,7 +11,7 @@ FREE_TO_CHANGE = (
     "save_every eval_every log_every keep samples device stop_after_s tensorboard".split()
 )
 _POSITIVE = (
-    "steps batch_size accumulation save_every eval_every log_every keep held_out segment_s "
+    "max_steps batch_size accumulation save_every eval_every log_every keep held_out segment_s "
     "max_hours learning_rate max_grad_norm"
 ).split()
 _FRAME_S = 0.02  # of units; a segment of none has no sound
@@ -29,7 +29,7 @@ class VocoderSettings:
         ConfigError: for impossible values.
     """
 
-    steps: int = 3000  # of the optimiser
+    max_steps: int = 3000  # of the optimiser
     batch_size: int = 16  # segments of one device and accumulation step
     accumulation: int = 1
     segment_s: float = 1.0  # seconds of a segment; rounded to whole frames
@@ -40,7 +40,7 @@ class VocoderSettings:
     beta1: float = 0.8
     beta2: float = 0.99
     weight_decay: float = 0.01
-    optimiser: Literal["adamw", "muon"] = "adamw"  # muon: the light generator's matrices
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: the light generator's matrices
     max_grad_norm: float = 10.0
     mel_weight: float = 15.0
     stft_weight: float = 2.5  # of the multi-resolution STFT loss; 0 leaves it out
@@ -87,7 +87,7 @@ class VocoderSettings:
         for name, known in (
             ("schedule", ("cosine", "exponential")),
             ("precision", ("float32", "bf16")),
-            ("optimiser", ("adamw", "muon")),
+            ("optimizer", ("adamw", "muon")),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(
@@ -102,16 +102,16 @@ class VocoderSettings:
         """Return the learning rate of a step (from 0), which is in so many epochs."""
         if self.schedule == "exponential":
             return self.learning_rate * self.decay**epoch
-        warm = max(1, round(self.warmup_ratio * self.steps))
+        warm = max(1, round(self.warmup_ratio * self.max_steps))
         if step < warm:
             return self.learning_rate * (step + 1) / warm
-        progress = (step - warm) / max(1, self.steps - warm)
+        progress = (step - warm) / max(1, self.max_steps - warm)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     @property
     def is_adversarial(self) -> bool:
         """Discriminators are used at some step."""
-        return self.adversarial_from is not None and self.adversarial_from < self.steps
+        return self.adversarial_from is not None and self.adversarial_from < self.max_steps
 
 
 def hifigan_settings(**changes: object) -> VocoderSettings:
@@ -121,7 +121,7 @@ def hifigan_settings(**changes: object) -> VocoderSettings:
         HiFi-GAN (arXiv 2010.05646), V1; fairseq's code HiFi-GAN for segments and durations.
     """
     known: dict[str, object] = {
-        "steps": 500_000,
+        "max_steps": 500_000,
         "segment_s": 0.56,  # 8,960 samples
         "learning_rate": 2e-4,
         "schedule": "exponential",

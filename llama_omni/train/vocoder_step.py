@@ -160,7 +160,7 @@ class VocoderStep:
         settings = self._settings
         betas = (settings.beta1, settings.beta2)
         rate, decay = settings.learning_rate, settings.weight_decay
-        if settings.optimiser == "muon" and module is self.vocoder:
+        if settings.optimizer == "muon" and module is self.vocoder:
             matrices = [
                 each
                 for name, each in module.named_parameters()

@@ -142,7 +142,7 @@ def test_silence_gives_finite_gradients():
 
 
 def test_rate_warms_up_then_falls():
-    cosine = VocoderSettings(steps=100, learning_rate=1.0, warmup_ratio=0.1)
+    cosine = VocoderSettings(max_steps=100, learning_rate=1.0, warmup_ratio=0.1)
     rates = [cosine.rate(step, 0) for step in range(100)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert max(rates) == rates[9] == 1.0
@@ -155,7 +155,7 @@ def test_rate_warms_up_then_falls():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"steps": 0}, "steps must be above 0, got 0"),
+        ({"max_steps": 0}, "max_steps must be above 0, got 0"),
         ({"mel_weight": -1.0}, "mel_weight must be at least 0, got -1.0"),
         ({"beta1": 1.0}, r"beta1 must be in \[0, 1\), got 1.0"),
         ({"decay": 0.0}, r"decay must be in \(0, 1\], got 0.0"),

@@ -90,7 +90,7 @@ def test_weight_norm_belongs_to_hifiganalone():
 
 @pytest.mark.parametrize("judged_from", [None, 3], ids=["plain", "adversarial"])
 def test_stopped_run_goes_on_with_identical_losses(voice, tmp_path, judged_from):
-    changes = {"steps": 8, "eval_every": 4, "adversarial_from": judged_from}
+    changes = {"max_steps": 8, "eval_every": 4, "adversarial_from": judged_from}
     changes["discriminator_divisor"] = 16
     run(voice, tmp_path / "whole", **changes)
     part = run(voice, tmp_path / "parts", stop_after_s=1e-9, **changes)
@@ -107,7 +107,7 @@ def test_stopped_run_goes_on_with_identical_losses(voice, tmp_path, judged_from)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_a_checkpoint_and_stops(voice, tmp_path, monkeypatch, number):
-    changes = {"steps": 6, "save_every": 100}
+    changes = {"max_steps": 6, "save_every": 100}
     run(voice, tmp_path / "whole", **changes)
     batch = SpeechSegments.batch
 
@@ -131,13 +131,13 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.train.vocoder_runs import run
-run(Path(sys.argv[1]), Path(sys.argv[2]), steps=40, save_every=5)
+run(Path(sys.argv[1]), Path(sys.argv[2]), max_steps=40, save_every=5)
 """
 
 
 @pytest.mark.slow  # by default: test_runner.py's, and the stopped run above
 def test_killed_run_goes_on_with_identical_losses(voice, tmp_path):
-    run(voice, tmp_path / "whole", steps=40, save_every=5)
+    run(voice, tmp_path / "whole", max_steps=40, save_every=5)
     output = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", KILLED, voice, output], cwd=ROOT)
     try:
@@ -152,7 +152,7 @@ def test_killed_run_goes_on_with_identical_losses(voice, tmp_path):
     half = output / "checkpoints" / "step-00000039"
     half.mkdir()
     (half / "weights.pt").write_bytes(b"cut")
-    result = run(voice, output, steps=40, save_every=5)
+    result = run(voice, output, max_steps=40, save_every=5)
     assert result.done
     assert losses_of(output) == losses_of(tmp_path / "whole")
 
@@ -211,15 +211,15 @@ def test_endless_gradient_is_refused(voice):
 
 
 def test_another_runs_folder_is_refused(voice, tmp_path):
-    run(voice, tmp_path, steps=2)
+    run(voice, tmp_path, max_steps=2)
     with pytest.raises(TrainingError, match=r"got a run with learning_rate=0.003 for 0.1"):
-        run(voice, tmp_path, steps=2, learning_rate=0.1)
+        run(voice, tmp_path, max_steps=2, learning_rate=0.1)
     with pytest.raises(
         TrainingError, match=r"got a run with vocoder.generator=convnext-istft for hifigan"
     ):
-        run(voice, tmp_path, steps=2, config=HIFIGAN)
-    run(voice, tmp_path, steps=2, log_every=2, save_every=9)
-    settings = replace(QUICK, steps=2)
+        run(voice, tmp_path, max_steps=2, config=HIFIGAN)
+    run(voice, tmp_path, max_steps=2, log_every=2, save_every=9)
+    settings = replace(QUICK, max_steps=2)
     with pytest.raises(TrainingError, match=r"must be a new folder, got a run with settings.json"):
         train_vocoder(voice, settings, tmp_path, config=LIGHT, resume=False)
 
@@ -227,15 +227,15 @@ def test_another_runs_folder_is_refused(voice, tmp_path):
 def test_another_data_set_is_refused_in_a_run_that_began(voice, tmp_path):
     rows = [spoken_row(number) for number in range(1, 15)]
     other = write_set(tmp_path / "other", rows)
-    run(voice, tmp_path / "run", steps=2, stop_after_s=1e-9)
+    run(voice, tmp_path / "run", max_steps=2, stop_after_s=1e-9)
     with pytest.raises(TrainingError, match=r"got a run with data_hash=\w+ for \w+"):
-        run(other, tmp_path / "run", steps=2)
-    assert run(voice, tmp_path / "run", steps=2).done
+        run(other, tmp_path / "run", max_steps=2)
+    assert run(voice, tmp_path / "run", max_steps=2).done
 
 
 def test_start_takes_over_weights(voice, tmp_path):
-    run(voice, tmp_path / "first", steps=3)
-    settings = replace(QUICK, steps=1, learning_rate=1e-9)
+    run(voice, tmp_path / "first", max_steps=3)
+    settings = replace(QUICK, max_steps=1, learning_rate=1e-9)
     start = tmp_path / "first/final"
     train_vocoder(voice, settings, tmp_path / "second", config=LIGHT, start=start)
     before = UnitVocoder.from_pretrained(start).state_dict()
@@ -248,7 +248,7 @@ def test_start_takes_over_weights(voice, tmp_path):
 def test_start_is_the_same_however_its_place_is_given(voice, tmp_path, monkeypatch):
     start = tmp_path / "start"
     UnitVocoder(LIGHT).save_pretrained(start)
-    settings = replace(QUICK, steps=2, stop_after_s=1e-9)
+    settings = replace(QUICK, max_steps=2, stop_after_s=1e-9)
     train_vocoder(voice, settings, tmp_path / "run", config=LIGHT, start=start)
     path = tmp_path / "run/settings.json"
     values = json.loads(path.read_text())

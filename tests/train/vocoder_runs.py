@@ -32,7 +32,7 @@ HIFIGAN = VocoderConfig(
 )
 CONFIGS = {"light": LIGHT, "hifigan": HIFIGAN}
 QUICK = VocoderSettings(
-    steps=20,
+    max_steps=20,
     batch_size=4,
     segment_s=0.3,
     learning_rate=3e-3,
