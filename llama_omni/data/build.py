@@ -122,7 +122,7 @@ def build(
         check_tools(recipe, tools)
         for left in output.rglob(".*.part"):  # by a run that was killed
             left.unlink()
-        note_recipe(Journal(output / WORK), recipe, origins)
+        note_recipe(output, recipe, origins)
         setup = Setup(recipe=recipe, output=output, tools=tools)
         workers = Workers(setup, processes)
         try:
@@ -334,7 +334,8 @@ class _Build:
         if not tasks:
             raise InputError(
                 f"at least one record must pass the filters, got none of "
-                f"{self.parts['source'][0].records}; the first reason: {self._rejects()[0].reason}"
+                f"{self.parts['source'][0].records}; the first reason: "
+                f"{self._rejects()[0].reason}; change the filters and run it again"
             )
         self._forget_damaged(len(tasks))
         self._tasks("write", tasks, sizes)

@@ -12,7 +12,7 @@ from typing import Any
 from llama_omni.data.journal import Journal
 from llama_omni.data.origin import Origin, changed_origin
 from llama_omni.data.recipe import BuildRecipe, differences
-from llama_omni.data.shards import MANIFEST, check_shard, read_manifest, read_shards
+from llama_omni.data.shards import MANIFEST, check_shard, forget_shards, read_manifest, read_shards
 from llama_omni.data.stages import STAGES, WORK
 from llama_omni.errors import ConfigError, InputError, OutputError
 
@@ -42,6 +42,7 @@ _FREE = tuple(
         *("input_price", "output_price"),
     )
 )
+_DONE_AGAIN = ("filter", "write")  # quick beside what was done before them
 _PLACE = re.compile(r"sources\.(\d+)\.path ")
 
 
@@ -51,7 +52,7 @@ def finished_before(
     """Refuse a folder of something else; return the manifest of a data set that is complete.
 
     An unfinished build may go on with other fields, as long as no stage that reads them has
-    finished a part.
+    finished a part; where only the last two stages read them, these are done again.
 
     Args:
         recipe: Of this run.
@@ -113,15 +114,22 @@ def _has_read(journal: Journal, field: str) -> bool:
 
     The records of the source alone do not count: they are read again in no time.
     """
-    first = next((stage for start, stage in _FIRST_READ.items() if field.startswith(start)), "")
+    first = _first_read(field)
+    if first in _DONE_AGAIN:
+        return False
     if field.startswith("chat.") and (journal.noted("recipe") or {}).get("rewrite") != "chat":
         first = "respond"
     stages = STAGES[STAGES.index(first) :] if first in STAGES else STAGES
     return any(journal.begun(stage) for stage in stages)
 
 
-def note_recipe(journal: Journal, recipe: BuildRecipe, origins: Sequence[Origin]) -> None:
+def _first_read(field: str) -> str:
+    return next((stage for start, stage in _FIRST_READ.items() if field.startswith(start)), "")
+
+
+def note_recipe(output: Path, recipe: BuildRecipe, origins: Sequence[Origin]) -> None:
     """Note what is built, and forget what was prepared for another recipe or from other files."""
+    journal = Journal(output / WORK)
     before, now = journal.noted("recipe"), recipe.as_json()
     made_from = (journal.noted("source") or {}).get("origins")
     if before != now or changed_origin(made_from or (), origins):
@@ -130,6 +138,11 @@ def note_recipe(journal: Journal, recipe: BuildRecipe, origins: Sequence[Origin]
         if not _has_read(journal, "voices."):
             journal.forget_note("repeated")
             journal.forget_folder("spoken")
+    changed = [] if before is None else [_first_read(field) for field in differences(before, now)]
+    if again := [stage for stage in _DONE_AGAIN if stage in changed]:
+        for stage in _DONE_AGAIN[_DONE_AGAIN.index(again[0]) :]:
+            journal.forget_folder(stage)
+        forget_shards(output)
     journal.note("recipe", now)
 
 

@@ -73,6 +73,19 @@ def write_shard(folder: Path, name: str, split: str, rows: Iterable[Row]) -> Sha
     return shard
 
 
+def forget_shards(folder: Path) -> None:
+    """Delete the shards of a data set that has no manifest yet.
+
+    Raises:
+        OutputError: one cannot be deleted.
+    """
+    for path in (folder / shard_name("any", 0)).parent.glob("*.parquet"):
+        try:
+            path.unlink()
+        except OSError as error:
+            raise OutputError(f"{path} must be deletable, got: {error.strerror}") from error
+
+
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest, the last of a data set's files.
 

@@ -1,6 +1,7 @@
 """Folders of builds: what may change before a rerun, and what may not."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -19,11 +20,11 @@ def recipe(tmp_path):
     return recipe_of(write_questions(tmp_path / "questions.jsonl", 9))
 
 
-def stop_at(stage, recipe, output):
-    """Build until a stage begins."""
+def stop_at(stage, recipe, output, done=0):
+    """Build until a stage begins, or until so many of its records are done."""
 
     def stop(progress):
-        if progress.stage == stage:
+        if progress.stage == stage and progress.done == done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -52,13 +53,38 @@ def test_fields_of_stages_to_come_may_change_before_a_build_goes_on(
 
 
 @pytest.mark.parametrize(
+    "changes", [{"filters": Filters(max_wer=0.3)}, {"rows_per_shard": 5}], ids=["filters", "shards"]
+)
+def test_filters_and_shards_may_change_until_the_set_is_complete(recipe, tmp_path, changes):
+    recipe = replace(recipe, rows_per_shard=2)
+    stop_at("write", recipe, tmp_path / "set", done=9)
+    assert len(list(tmp_path.glob("set/data/*.parquet"))) == 5
+    spoken = {path: path.stat().st_mtime_ns for path in tmp_path.glob("set/.work/synthesise/*")}
+    changed = replace(recipe, **changes)
+    build(changed, tmp_path / "set", tools=FAKES, keep_work=True)
+    assert spoken and spoken == {path: path.stat().st_mtime_ns for path in spoken}
+    shutil.rmtree(tmp_path / "set/.work")
+    build(changed, tmp_path / "new", tools=FAKES)
+    assert contents(tmp_path / "set") == contents(tmp_path / "new")
+
+
+def test_filters_that_left_nothing_can_be_loosened_without_speaking_again(recipe, tmp_path):
+    strict = replace(recipe, filters=Filters(min_question_s=20.0))
+    with pytest.raises(InputError, match=r"got none of 9; the first reason: question must take 20"):
+        build(strict, tmp_path / "set", tools=FAKES)
+    build(recipe, tmp_path / "set", tools=FAKES)
+    build(recipe, tmp_path / "new", tools=FAKES)
+    assert contents(tmp_path / "set") == contents(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
     ("stage", "changes", "named"),
     [
         ("respond", {"seed": 3}, r"seed \(0, now 3\)"),
         ("fit", {"voices": DYING}, "voices.question"),
-        ("write", {"filters": Filters(max_wer=0.3)}, r"filters.max_wer \(0.5, now 0.3\)"),
+        ("filter", {"units": UnitSettings(num_units=7, sample_s=2.0)}, r"units.num_units \("),
     ],
-    ids=["source", "voices", "filters"],
+    ids=["source", "voices", "units"],
 )
 def test_fields_that_finished_parts_depend_on_may_not_change(
     recipe, tmp_path, stage, changes, named
