@@ -4,7 +4,9 @@ Gradients of replicated parameters are summed here, once for each optimiser step
 DDP's hooks: see ADR 0014. One process needs no torch.distributed at all.
 """
 
+import atexit
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,11 @@ from llama_omni.errors import ConfigError, MissingExtraError, TrainingError
 from llama_omni.model.device import find_device
 
 _BUCKET = 1 << 24  # gradient elements summed in one call
+
+# A thread of gloo lets go of the last collective's tensors a little after all have been told that
+# it is done, and needs Python's lock for it. Where the interpreter ends before, that thread aborts
+# the process, and torchrun calls a run that is done a failure; so it gets time while none holds it.
+_PARTING_S = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,8 +115,11 @@ def set_up(device: str) -> Processes:
         from accelerate import PartialState
     except ImportError as error:
         raise MissingExtraError("accelerate", "train", "training in several processes") from error
+    joined = distributed.is_initialized()
     # Starts torch.distributed: NCCL, or gloo without CUDA.
     state = PartialState(cpu=place.type == "cpu")
+    if not joined and distributed.get_backend() == "gloo":
+        atexit.register(time.sleep, _PARTING_S)
     return Processes(
         rank=state.process_index,
         world=state.num_processes,
