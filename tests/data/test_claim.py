@@ -62,7 +62,8 @@ def test_filters_and_shards_may_change_until_the_set_is_complete(recipe, tmp_pat
     spoken = {path: path.stat().st_mtime_ns for path in tmp_path.glob("set/.work/synthesise/*")}
     changed = replace(recipe, **changes)
     build(changed, tmp_path / "set", tools=FAKES, keep_work=True)
-    assert spoken and spoken == {path: path.stat().st_mtime_ns for path in spoken}
+    assert spoken
+    assert spoken == {path: path.stat().st_mtime_ns for path in spoken}
     shutil.rmtree(tmp_path / "set/.work")
     build(changed, tmp_path / "new", tools=FAKES)
     assert contents(tmp_path / "set") == contents(tmp_path / "new")
