@@ -186,11 +186,12 @@ class DurationPredictor(nn.Module):
     ) -> Float[Tensor, "B U"]:
         """Return log(1 + frames) of each unit; `lengths` as in `UnitVocoder.durations`."""
         mask = row_mask(lengths, embedded.shape[1], torch.float32)  # (B, 1, U)
-        x = embedded.float().transpose(1, 2)  # (B, E, U)
-        x = self._block(silence(x, mask), self.conv1, self.norm1)
-        x = self._block(silence(x, mask), self.conv2, self.norm2)
-        weight, bias = self.proj.weight.float(), self.proj.bias.float()
-        return F.linear(x.transpose(1, 2), weight, bias)[..., 0]  # (B, U)
+        with torch.autocast(embedded.device.type, enabled=False):  # it would undo the float32
+            x = embedded.float().transpose(1, 2)  # (B, E, U)
+            x = self._block(silence(x, mask), self.conv1, self.norm1)
+            x = self._block(silence(x, mask), self.conv2, self.norm2)
+            weight, bias = self.proj.weight.float(), self.proj.bias.float()
+            return F.linear(x.transpose(1, 2), weight, bias)[..., 0]  # (B, U)
 
     def _block(self, x: Tensor, conv: nn.Conv1d, norm: nn.LayerNorm) -> Tensor:
         assert conv.bias is not None

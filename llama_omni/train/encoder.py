@@ -31,7 +31,7 @@ from llama_omni.model.tokenizer import TextTokenizer, load_tokenizer
 from llama_omni.prompt import IGNORE
 from llama_omni.train.augment import Augmenter, AugmentSettings
 from llama_omni.train.encoder_model import CTCEncoder
-from llama_omni.train.processes import set_up
+from llama_omni.train.processes import full_state, is_main, set_up
 from llama_omni.train.row_cache import splits_hash, tokens_hash
 from llama_omni.train.run_folder import fixed_settings, fixed_sizes
 from llama_omni.train.runner import TrainResult, train
@@ -240,7 +240,7 @@ class EncoderTask:
             numbers |= _rates(split, errors)
         numbers["loss"] = loss / max(1.0, num_tokens)
         numbers["wer"] = float(np.mean([numbers[f"wer_{split}"] for split in self._held_out]))
-        if self._samples is not None:
+        if self._samples is not None and is_main():
             self._samples.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in heard]
             (self._samples / f"step-{step}.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -258,8 +258,11 @@ class EncoderTask:
         return float(loss), self.count(batch), texts
 
     def save(self, folder: Path) -> None:
-        """Write the encoder as a Transformers folder, its heads, and the tokeniser."""
-        self.model.save(folder)
+        """Write the encoder as a Transformers folder, its heads, and the tokeniser, on rank 0."""
+        state = full_state(self.model)
+        if not is_main():
+            return
+        self.model.save(folder, state)
         self._tokenizer.inner.save_pretrained(str(folder))
 
     def _batch(self, sounds: Sequence[Audio], texts: Sequence[str]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ alone stayed poor, tokens alone start slowly. Only the encoder is used afterward
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -90,11 +91,19 @@ class CTCEncoder(nn.Module):
             for row, count in zip(best, counts, strict=True)
         ]
 
-    def save(self, folder: Path) -> None:
-        """Write the encoder as a Transformers folder, and its heads beside it."""
+    def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write the encoder as a Transformers folder, and its heads beside it.
+
+        Args:
+            folder: Is made where it is not there.
+            state: All its weights, where its own parameters are parts of them; None: its own.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.save_pretrained(folder)
-        heads = {k: v.contiguous() for k, v in self.state_dict().items() if "encoder." not in k}
+        state = self.state_dict() if state is None else state
+        within = "encoder."
+        heard = {k.removeprefix(within): v for k, v in state.items() if k.startswith(within)}
+        self.encoder.save_pretrained(folder, state_dict=heard)
+        heads = {k: v.contiguous() for k, v in state.items() if not k.startswith(within)}
         save_file(heads, folder / "heads.safetensors")
         described = {
             "alphabet": self.alphabet,

@@ -25,6 +25,7 @@ from llama_omni.model.cache_argument import cache_argument
 from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.prompt import IGNORE, PromptTemplate, encode_prompt
 from llama_omni.train.assemble import check_alike, check_tokens, read_llm
+from llama_omni.train.processes import full_state, is_main
 from llama_omni.train.row_cache import tokens_hash
 from llama_omni.train.run_folder import fixed_settings, fixed_sizes
 from llama_omni.train.runner import TrainResult, train
@@ -181,7 +182,7 @@ class LMTask:
             shares = [numbers[f"accuracy_{split}"] for split in self._held_out]
             numbers["accuracy"] = sum(shares) / len(shares)
             numbers["loss"] = loss / max(1.0, count)
-        if self._samples is not None and lines:
+        if self._samples is not None and lines and is_main():
             self._samples.mkdir(parents=True, exist_ok=True)
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             (self._samples / f"step-{step}.jsonl").write_text(text, encoding="utf-8")
@@ -204,8 +205,11 @@ class LMTask:
         return replies
 
     def save(self, folder: Path) -> None:
-        """Write the model and its tokeniser as a folder of Transformers."""
-        self.model.save_pretrained(folder)
+        """Write the model and its tokeniser as a folder of Transformers, on rank 0."""
+        state = full_state(self.model)
+        if not is_main():
+            return
+        self.model.save_pretrained(folder, state_dict=state)
         self._tokenizer.inner.save_pretrained(str(folder))
 
     def _generate(self, ids: Int[Tensor, "B T"]) -> list[str]:

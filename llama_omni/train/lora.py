@@ -37,6 +37,9 @@ def add_lora(
         target_modules=list(targets),
     )
     inject_adapter_in_model(config, llm)
+    for name, layer in lora_layers(llm).items():
+        if _NAME not in layer.lora_A:
+            raise ConfigError(f"lora_targets must name linear layers of the LLM, got {name}")
 
 
 def lora_layers(model: nn.Module) -> dict[str, Any]:
@@ -52,10 +55,18 @@ def enable_lora(model: nn.Module, enabled: bool) -> None:
 
 @torch.no_grad()
 def merged_state(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a model's weights with the updates added in, under the names without LoRA."""
+    """Return a model's weights with the updates added in, under the names without LoRA.
+
+    Args:
+        model: With the layers that have an update.
+        state: All its weights. The updates are computed from these, not from the model, whose
+            parameters may be sharded over processes that are not all here.
+    """
     merged = dict(state)
     for name, layer in lora_layers(model).items():
-        delta = layer.get_delta_weight(_NAME)
+        down, up = (state[f"{name}.lora_{part}.{_NAME}.weight"].float() for part in "AB")
+        delta = layer.scaling[_NAME] * (up @ down)
+        delta = delta.T if layer.fan_in_fan_out else delta
         weight = merged.pop(f"{name}.base_layer.weight")
         merged[f"{name}.weight"] = (weight.float() + delta.to(weight.device).float()).to(weight)
         if f"{name}.base_layer.bias" in merged:

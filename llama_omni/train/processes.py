@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, distributed, nn
 from llama_omni.errors import ConfigError, MissingExtraError, TrainingError
 from llama_omni.model.device import find_device
 
+# Rank 0 reads and writes alone at times, tens of gigabytes; NCCL's own ten minutes end a run then.
+_PATIENCE = timedelta(hours=2)
 _BUCKET = 1 << 24  # gradient elements summed in one call
 
 # A thread of gloo lets go of the last collective's tensors a little after all have been told that
@@ -117,7 +120,7 @@ def set_up(device: str) -> Processes:
         raise MissingExtraError("accelerate", "train", "training in several processes") from error
     joined = distributed.is_initialized()
     # Starts torch.distributed: NCCL, or gloo without CUDA.
-    state = PartialState(cpu=place.type == "cpu")
+    state = PartialState(cpu=place.type == "cpu", timeout=_PATIENCE)
     if not joined and distributed.get_backend() == "gloo":
         atexit.register(time.sleep, _PARTING_S)
     return Processes(
@@ -176,8 +179,10 @@ def full_state(model: nn.Module) -> dict[str, Any]:
     """
     from torch.distributed.tensor import DTensor
 
-    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
-        return model.state_dict()
+    # Not its parameters: those that were just used may still be whole.
+    state = model.state_dict()
+    if not any(isinstance(value, DTensor) for value in state.values()):
+        return state
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -6,6 +6,7 @@ accumulation; so a resumed run, and one with another number of processes, sees t
 """
 
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -88,7 +89,7 @@ class Batches(Dataset):
             collate_fn=_as_it_is,
             num_workers=workers,
             pin_memory=pin_memory,
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # else it would draw from the run's own
         )
         return iter(loader)
@@ -139,8 +140,10 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _ignore_interrupt(_: int) -> None:
-    """Leave Ctrl-C to the main process, which still wants its batches."""
-    import signal
+def _ignore_signals(_: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the main process, which still wants its batches.
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    A terminal and most schedulers send them to all processes of a job.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
