@@ -337,7 +337,7 @@ def _answer(
         if not show.json:
             print(flush=True)
     assert reply is not None, "the last event of a reply is ReplyDone"
-    if job.output is not None:
+    if job.output is not None and len(reply.audio):
         reply.save(job.output)
     if show.json:
         print(json_line(job.name, reply, job.output), flush=True)

@@ -36,7 +36,8 @@ def summary(reply: Reply, output: Path | None) -> str:
         amounts.append("cut at --max-new-tokens")
     lines = [", ".join(facts), ", ".join(amounts)]
     if output is not None:
-        lines.append(f"sound in {output}")
+        silent = not len(reply.audio)
+        lines.append("no sound: the model said no units" if silent else f"sound in {output}")
     return "\n".join(lines)
 
 
@@ -47,7 +48,13 @@ def _seconds(value: float | None) -> str:
 
 
 def json_line(question: str, reply: Reply, output: Path | None) -> str:
-    """Return a reply as one line of JSON; times are in seconds."""
+    """Return a reply as one line of JSON; times are in seconds.
+
+    Args:
+        question: what was asked, or its file.
+        reply: the answer.
+        output: where its sound is, if it has one; None: nowhere.
+    """
     return json.dumps(
         {
             "input": question,
@@ -55,7 +62,7 @@ def json_line(question: str, reply: Reply, output: Path | None) -> str:
             "units": reply.units,
             "token_ids": reply.token_ids,
             "timings": asdict(reply.timings),
-            "output": None if output is None else str(output),
+            "output": None if output is None or not len(reply.audio) else str(output),
             "sample_rate": reply.sample_rate,
             "duration_s": reply.duration_s,
             "real_time_factor": reply.real_time_factor,

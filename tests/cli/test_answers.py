@@ -158,12 +158,17 @@ def test_a_model_that_cannot_be_loaded_ends_the_command(run, monkeypatch, questi
     assert err == "llama-omni: error: model.safetensors must be whole, got half of it\n"
 
 
-def test_a_reply_without_sound_is_an_empty_wav(run, monkeypatch, question, tmp_path):
+def test_a_reply_without_sound_says_so_and_writes_no_file(run, monkeypatch, question, tmp_path):
     monkeypatch.setattr(cli, "_load", lambda model, **options: FakeAssistant(words=()))
-    code, out, _ = run("ask", question, "-o", tmp_path / "answer.wav")
-    assert code == 0
+    file = tmp_path / "answer.wav"
+    code, out, err = run("ask", question, "-o", file)
+    assert (code, err) == (0, "")
     assert "time to first audio none, real-time factor none, lagging words none" in out
-    assert soundfile.info(str(tmp_path / "answer.wav")).frames == 0
+    assert out.endswith("0 units, 0.00 s of sound at 16000 Hz\nno sound: the model said no units\n")
+    code, out, _ = run("ask", question, "-o", file, "--json")
+    assert (code, json.loads(out)["output"]) == (0, None)
+    assert not file.exists()
+    assert "no sound" not in run("ask", question)[1]  # nobody asked for a file
 
 
 def test_a_cut_reply_says_so(run, monkeypatch, question):
