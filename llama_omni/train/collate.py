@@ -24,6 +24,7 @@ from llama_omni.model.config import OmniConfig
 from llama_omni.model.encoder import log_mel
 from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.prompt import IGNORE, SPEECH_TOKEN, encode_example, encode_prompt, prompt_template
+from llama_omni.train.sampler import Part, as_part
 
 TRANSCRIBE = "Write down what the user says, word for word."  # system prompt of such rows
 
@@ -120,19 +121,21 @@ class Collator:
             InputError: a row has no sound, or does not fit the model and `skip_cut` is off.
             TargetError: a row has no units, or too many and `too_long` is "raise".
         """
-        draw = int(np.random.randint(2**31))  # the runner seeds it for each batch
+        part = as_part(items)
+        draw = int(np.random.randint(2**31))  # the runner seeds it for each step
         rows: list[Row] = []
         cut: list[str] = []
         long: list[str] = []
         kept: list[Any] = []
-        for place, item in enumerate(items):
-            only = bool(self.transcribe_share) and np.random.random() < self.transcribe_share
-            only = (only or item.id in self.transcribed) and not item.written
-            written = bool(self.text_share) and np.random.random() < self.text_share
-            written = (written and not only) or item.written
+        drawn: list[int] = []  # of each row that is kept: what its sounds' variation follows from
+        for place, item in enumerate(part, start=part.first):
+            asks, writes = np.random.default_rng((draw, place)).random(2)
+            only = asks < self.transcribe_share or item.id in self.transcribed
+            only = bool(only) and not item.written
+            written = bool(writes < self.text_share and not only) or item.written
             row = self.row(item, written=written, transcribe=only)
             if self.augmenter is not None:
-                self._vary(row, draw, place, items)
+                self._vary(row, draw, place, part)
             if reason := self._misfit(row):
                 if not self.skip_cut:
                     raise InputError(f"sample {row.id}: {reason}")
@@ -140,11 +143,12 @@ class Collator:
             elif not self.units or self.speakable(row.id, row.units, row.num_answer_tokens, long):
                 rows.append(row)
                 kept.append((item, only))
+                drawn += [_drawn(place, turn) for turn in range(len(row.sounds))]
         batch = {"rows": len(items), "cut": cut, "too_long": long}
         batch |= {"ids": [row.id for row in rows], **_tokens(rows), **self.sounds(rows)}
         if self.augmenter is not None and "mel" in batch:
             batch["mel"] = self.augmenter.mel(
-                batch["mel"], batch["mel_lengths"], draw=draw, indices=range(len(batch["mel"]))
+                batch["mel"], batch["mel_lengths"], draw=draw, indices=drawn
             )
         if self.units:
             batch["units"] = _pad([torch.from_numpy(row.units) for row in rows], IGNORE)
@@ -225,14 +229,13 @@ class Collator:
         window = 2 * self.config.encoder.max_source_positions
         return window if self.config.pad_to_window else samples // HOP
 
-    def _vary(self, row: Row, draw: int, place: int, items: Sequence[Any]) -> None:
-        spoken = [item.audio for item in items if len(item.audio)]
-
+    def _vary(self, row: Row, draw: int, place: int, part: Part) -> None:
         def other(number: int) -> Any:
-            return spoken[number % len(spoken)]
+            sound = part.other(number).audio
+            return sound if len(sound) else row.sounds[0]  # a written row has none
 
         row.sounds = [
-            self.augmenter.waveform(sound, draw=draw, index=place + 1000 * turn, other=other)
+            self.augmenter.waveform(sound, draw=draw, index=_drawn(place, turn), other=other)
             for turn, sound in enumerate(row.sounds)
         ]
         row.mel_lengths = [self._mel_length(len(sound)) for sound in row.sounds]
@@ -288,6 +291,11 @@ class Collator:
                 f"{needed} frames, got {frames} for {num_tokens} tokens"
             )
         return self.too_long == "stretch" and needed <= max(frames, len(units))
+
+
+def _drawn(place: int, turn: int) -> int:
+    """Number a sound by its row's place in the step and its turn."""
+    return place + (turn << 24)
 
 
 def _tokens(rows: Sequence[Row]) -> dict[str, Int[Tensor, "B I"]]:

@@ -35,6 +35,7 @@ from llama_omni.train.processes import full_state, is_main, set_up
 from llama_omni.train.row_cache import splits_hash, tokens_hash
 from llama_omni.train.run_folder import fixed_settings, fixed_sizes
 from llama_omni.train.runner import TrainResult, train
+from llama_omni.train.sampler import as_part
 from llama_omni.train.settings import TrainSettings
 from llama_omni.train.spoken_rows import Joined, SpokenRows
 from llama_omni.train.stage import spread
@@ -181,16 +182,17 @@ class EncoderTask:
 
     def collate(self, items: list[Any]) -> dict[str, Any]:
         """Vary each sound, compute log-mel, and pad."""
-        draw = int(np.random.randint(2**31))  # the runner's seed for this batch
+        draw = int(np.random.randint(2**31))  # the runner seeds it for each step
+        part = as_part(items)
 
         def other(number: int) -> Audio:
-            return items[number % len(items)].audio
+            return part.other(number).audio
 
         sounds = [
             self._augmenter.waveform(
                 item.audio, draw=draw, index=place, other=other, strength=self._strength
             )
-            for place, item in enumerate(items)
+            for place, item in enumerate(part, start=part.first)
         ]
         sounds = [  # slowed down, it may no longer fit
             sound if len(sound) // HOP <= self._window else item.audio
@@ -201,7 +203,7 @@ class EncoderTask:
             batch["mel"],
             batch["mel_lengths"],
             draw=draw,
-            indices=range(len(items)),
+            indices=range(part.first, part.first + len(part)),
             strength=self._strength,
         )
         return batch

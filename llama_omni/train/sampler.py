@@ -62,6 +62,38 @@ class StepPlan:
         return np.random.default_rng((self._seed, 1, window)).permutation(rows)
 
 
+class Part(list[Any]):
+    """The rows of a batch as `Task.collate` gets them, and where in their step they are.
+
+    Args:
+        dataset: Rows by number.
+        rows: Numbers of the step's.
+        first: Place in the step of the batch's first row; with it and the random numbers that are
+            seeded for the step, a row is treated alike however the step is divided.
+        size: Rows of the batch.
+    """
+
+    def __init__(self, dataset: Any, rows: Sequence[int], *, first: int, size: int) -> None:
+        super().__init__(dataset[row] for row in rows[first : first + size])
+        self._dataset, self._rows, self.first = dataset, rows, first
+
+    def other(self, number: int) -> Any:
+        """Return some row of the step: the same for a number in whichever batch it is asked."""
+        place = number % len(self._rows)
+        if self.first <= place < self.first + len(self):
+            return self[place - self.first]
+        return self._dataset[self._rows[place]]
+
+
+def as_part(items: Sequence[Any]) -> Part:
+    """Return a batch that `Batches` did not make as one that is a step of its own."""
+    return (
+        items
+        if isinstance(items, Part)
+        else Part(items, range(len(items)), first=0, size=len(items))
+    )
+
+
 class Batches(Dataset):
     """Batches by (step, part): part p of a step is rows p * size to (p + 1) * size of it."""
 
@@ -71,12 +103,14 @@ class Batches(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[int], dict[str, Any]]:
         step, part = key
-        rows = self._plan.rows(step)[part * self._size :][: self._size].tolist()
+        rows = self._plan.rows(step).tolist()
         begin = getattr(self._task, "begin_step", None)
         if begin is not None:  # a task whose batches change as training goes on
             begin(step)
-        with seeded(self._seed, step, part):
-            return rows, self._task.collate([self._dataset[row] for row in rows])
+        first = part * self._size
+        items = Part(self._dataset, rows, first=first, size=self._size)
+        with seeded(self._seed, step):
+            return rows[first : first + self._size], self._task.collate(items)
 
     def loader(
         self, keys: Sequence[tuple[int, int]], *, workers: int, pin_memory: bool

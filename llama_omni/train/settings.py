@@ -86,8 +86,9 @@ class TrainSettings:
         return self.learning_rate * (self.min_lr_ratio + (1 - self.min_lr_ratio) * cosine)
 
 
-# May differ when a run is resumed: they change nothing that is learnt. The rows of a step are
-# compared instead of the three numbers that make them.
+# May differ when a run is resumed: they change nothing that is learnt, but for rounding (what is
+# kept in a cache has 16 bits). The rows of a step are compared instead of the three numbers that
+# make them.
 FREE_TO_CHANGE = {
     "max_steps", "epochs", "batch_size", "accumulation", "gradient_checkpointing", "save_every",
     "log_every", "keep", "workers", "device", "stop_after_s", "tensorboard", "wandb_project",

@@ -35,8 +35,10 @@ class Task(Protocol):
     def collate(self, items: list[Any]) -> dict[str, Any]:
         """Make a batch of data set items, on the CPU; runs in loader workers.
 
-        Random numbers (torch, NumPy, random) are seeded for each batch by the run's seed and the
-        batch's place, so augmentation repeats exactly, with any number of workers.
+        Random numbers (torch, NumPy, random) are seeded by the run's seed and the step, alike for
+        all batches of it. What is drawn for a row should follow from one of them and the row's
+        place in the step (see `sampler.Part`, which `items` is): then it repeats exactly, with any
+        number of workers and however a step is divided.
         """
         ...
 

@@ -1,4 +1,5 @@
 import copy
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -186,6 +187,19 @@ def test_encoder_is_trained_from_a_data_set_and_goes_on(tokenizer, tmp_path):
     encoder = SpeechEncoder.from_pretrained(tmp_path / "run/best")
     assert encoder.config.d_model == 32
     assert len(list((tmp_path / "run/samples16").glob("*/rows-00000.json"))) == 2
+
+
+def test_sounds_are_varied_alike_however_a_step_is_divided(tokenizer, tmp_path):
+    losses = []
+    for size in (8, 2):
+        varied = {"augment": AugmentSettings(noise_share=1.0, babble_share=1.0), "clean_steps": 0}
+        task, rows = task_for(tokenizer, ramp_steps=0, **varied)
+        changes = {"max_steps": 3, "accumulation": 8 // size, "log_every": 1}
+        run(task, rows, tmp_path / str(size), batch_size=size, **changes)
+        found = map(json.loads, (tmp_path / str(size) / "metrics.jsonl").read_text().splitlines())
+        losses.append([line["loss"] for line in found if "loss" in line])
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
 
 
 def test_other_data_settings_or_tokens_are_refused_in_a_run_that_began(tokenizer, tmp_path):

@@ -385,3 +385,16 @@ def test_sounds_vary_by_the_batch_and_repeat_with_its_seed():
     assert mel(1).shape != mel(2).shape or not torch.equal(mel(1), mel(2))
     assert torch.isfinite(loss_of(task, rows))
     assert task._judge.augmenter is None
+
+
+def test_varied_and_written_rows_are_the_same_however_a_step_is_divided(tmp_path):
+    rows, losses = examples(), {}
+    for size in (8, 4, 2):
+        changes = {"batch_size": size, "accumulation": 8 // size, "max_steps": 3}
+        model, tokenizer = talking_model(max_positions=512)
+        task = stage_one(model, tokenizer, text_share=0.4, augment=True, **changes)
+        fit(task, rows, tmp_path / str(size))
+        losses[size] = [line["loss"] for line in lines(tmp_path / str(size)) if "loss" in line]
+    assert len(losses[8]) == 3
+    assert losses[4] == pytest.approx(losses[8], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[8], rel=1e-4)
