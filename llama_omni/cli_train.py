@@ -133,6 +133,7 @@ def _checked(given: _Given, stage: str, output: Path) -> _Given:
 
 def _stages(recipe: "TrainRecipe", given: _Given, data: Path, output: Path, stage: str) -> None:
     """Run the stages; each loads its own model, so that none lies in memory during the other."""
+    from llama_omni.train.readiness import check_ready
     from llama_omni.train.stages import held_out_splits, train_stage_one, train_stage_two
 
     splits = recipe.held_out or held_out_splits(data)
@@ -142,9 +143,10 @@ def _stages(recipe: "TrainRecipe", given: _Given, data: Path, output: Path, stag
         ("1", train_stage_one, recipe.stage1),
         ("2", train_stage_two, recipe.stage2),
     ]
+    runs = [one for one in runs if stage in (one[0], "both")]
+    for number, _, settings in runs:
+        check_ready(settings, splits, name=f"stage{number}")
     for number, run, settings in runs:
-        if stage not in (number, "both"):
-            continue
         place = output / f"stage{number}"
         start = _start(recipe, given, data, speaks=stage != "1")
         result = run(start, data, settings, place, held_out=splits)

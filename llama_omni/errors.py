@@ -62,15 +62,18 @@ class TrainingError(LlamaOmniError):
 
 
 class MissingExtraError(LlamaOmniError, ImportError):
-    """An optional dependency is not installed; the message names the extra to install."""
+    """An optional dependency is not installed; the message tells what to install.
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    That is an extra of ours, or, where none has the package (`extra` is None), the package.
+    """
+
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        what = package if extra is None else f"'llama-omni[{extra}]'"
         super().__init__(
-            f"{purpose} needs the package {package!r}; install it with: "
-            f"pip install 'llama-omni[{extra}]'"
+            f"{purpose} needs the package {package!r}; install it with: pip install {what}"
         )
         self._made_of = (package, extra, purpose)
 
-    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str | None, str]]:
         """Let it cross from one process to another."""
         return MissingExtraError, self._made_of

@@ -21,6 +21,10 @@ class TrainRecipe:
     stage1: StageOneSettings = field(default_factory=StageOneSettings)
     stage2: StageTwoSettings = field(default_factory=StageTwoSettings)
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed must be at least 0, got {self.seed}")
+
 
 def tiny() -> TrainRecipe:
     """Train the embedded model's stages on CPU cores, after its encoder and LLM.

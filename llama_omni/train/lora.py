@@ -25,7 +25,7 @@ def add_lora(
     except ImportError as error:
         raise MissingExtraError("peft", "train", "training with LoRA") from error
     leaves = {name.rpartition(".")[2] for name, _ in llm.named_modules()}
-    if not leaves & set(targets):
+    if not targets or not leaves >= set(targets):
         raise ConfigError(
             f"lora_targets must name layers of the LLM, got {', '.join(targets)}; it has "
             f"{', '.join(sorted(leaf for leaf in leaves if leaf.endswith(('proj', 'fc'))))}"

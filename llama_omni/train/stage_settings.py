@@ -1,7 +1,7 @@
 """What the two stages are told, beside how their runs are made."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from llama_omni.errors import ConfigError
 from llama_omni.train.settings import TrainSettings, at_least
@@ -67,6 +67,13 @@ class StageOneSettings(StageSettings):
             raise ConfigError(f"lora_alpha must be above 0 and finite, got {self.lora_alpha}")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout must be 0 or more, below 1, got {self.lora_dropout}")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if self.llm != "lora" and item.name.startswith("lora_") and value != item.default:
+                raise ConfigError(
+                    f"{item.name} must be left out with llm={self.llm}, got {value}; "
+                    "give llm=lora to train by LoRA"
+                )
         if self.augment and self.feature_cache:
             raise ConfigError("feature_cache must be empty with augment: sounds differ each time")
         if self.feature_cache and (self.transcribe_splits or self.text_source):

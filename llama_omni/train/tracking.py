@@ -124,7 +124,7 @@ def _wandb(project: str, output: Path, step: int) -> Any:
     try:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise MissingExtraError("wandb", "train", "wandb_project") from error
+        raise MissingExtraError("wandb", None, "wandb_project") from error
     place = output.resolve()  # folders of stages are called alike: their place tells them apart
     digest = hashlib.sha256(str(place).encode()).hexdigest()[:12]
     return wandb.init(

@@ -58,6 +58,8 @@ def test_settings_change_by_text_and_keep_their_type():
         ("stage1.distill_weight=nan", "distill_weight must be 0 or more and .*, got nan and 1.0"),
         ("stage1.distill_temperature=nan", "temperature above 0, .*, got 0.0 and nan"),
         ("stage1.seed=-1", "seed must be at least 0, got -1"),
+        ("seed=-1", "seed must be at least 0, got -1"),
+        ("stage1.lora_rank=8", "lora_rank must be left out with llm=whole, got 8; give llm=lora"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):
