@@ -44,6 +44,7 @@ _FREE = tuple(
 )
 _DONE_AGAIN = ("filter", "write")  # quick beside what was done before them
 _PLACE = re.compile(r"sources\.(\d+)\.path ")
+_READ_SPLIT = re.compile(r"sources\.(\d+)\.hub_split ")
 
 
 def finished_before(
@@ -82,6 +83,9 @@ def finished_before(
             )
     changed = [] if before is None else differences(before, wanted)
     changed = [field for field in changed if not field.startswith(_FREE)]
+    splits = {field: _READ_SPLIT.match(field) for field in changed}
+    paths = [Path(source.path) for source in recipe.sources]  # a file is read whole
+    changed = [field for field, at in splits.items() if not (at and paths[int(at[1])].is_file())]
     file = changed_origin(made_from or (), origins)
     if file is None:  # of a source with the same files it is no matter where they lie
         same = {one["number"] for one in made_from or ()} & {one["number"] for one in origins}

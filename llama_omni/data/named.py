@@ -62,10 +62,12 @@ def custom() -> BuildRecipe:
     """Return what any table of questions and answers needs: --source PATH.
 
     Its columns are `question` and `answer`, or others by --set sources.0.columns.question=....
-    The offline defaults: texts are rewritten by rules, and the source's answers are taken.
+    The offline defaults: texts are rewritten by rules, and the source's answers are taken. Every
+    split that the names of files tell is read; --set sources.0.hub_split=train reads one of them.
     """
     columns = Columns(question="question", answer="answer")
-    return BuildRecipe(name="custom", sources=(Source(kind="table", columns=columns),))
+    source = Source(kind="table", hub_split=None, columns=columns)
+    return BuildRecipe(name="custom", sources=(source,))
 
 
 def released() -> BuildRecipe:
@@ -74,7 +76,10 @@ def released() -> BuildRecipe:
     --source PATH is a JSON file in one of the layouts of `data/released.py`.
     """
     return BuildRecipe(
-        name="released", sources=(Source(kind="released"),), rewrite="none", respond="none"
+        name="released",
+        sources=(Source(kind="released", hub_split=None),),
+        rewrite="none",
+        respond="none",
     )
 
 

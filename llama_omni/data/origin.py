@@ -26,7 +26,7 @@ def read_origins(sources: Iterable[Source]) -> list[Origin]:
     found: list[Origin] = []
     for number, source in enumerate(sources):
         place = Path(source.path)
-        for file in files_of(place) if source.path else ():
+        for file in files_of(place, source.hub_split) if source.path else ():
             if not file.is_file():  # a pipe gives what it holds only once
                 continue
             name = file.relative_to(place) if place.is_dir() else Path(file.name)

@@ -47,8 +47,8 @@ class Source:
     path: str = ""  # a file, a folder, or a hub id; nothing for the tiny domain
     name: str = ""  # of the records, in their ids; empty: the kind
     limit: int | None = None  # the first so many records
-    split: str = "train"  # of the records, where no column says it
-    hub_split: str = "train"  # which split of a hub's data set is read
+    split: str = "train"  # of the records, where neither a column nor their file's name says it
+    hub_split: str | None = "train"  # which split of a folder or hub id is read; none: all of them
     held_out: float = 0.0  # share of the training records, drawn by id, that go to the split "test"
     answers: bool = True  # take the source's own answers; false: have others written
     columns: Columns = field(default_factory=Columns)
@@ -152,10 +152,11 @@ def _read(source: Source, seed: int, hint: str | None) -> Iterator[tuple[str, It
         make: Callable[[Located, str, Source], Item] = read_released
     else:
         make = _MAKERS[source.kind]
-    for number, located in enumerate(read_rows(source.path, hub_split=source.hub_split)):
+    for number, located in enumerate(read_rows(source.path, split=source.hub_split)):
         if source.kind == "table":
             _check_columns(located, source.columns, hint)
-        yield located.where, make(located, f"{source.label}-{number:07d}", source)
+        told = source if located.split is None else replace(source, split=located.split)
+        yield located.where, make(located, f"{source.label}-{number:07d}", told)
 
 
 def _check_text(where: str, item: Item) -> None:

@@ -19,6 +19,14 @@ _CHUNK_CHARS = 1 << 20
 _LONGEST_ROW = 1 << 26  # characters: a row that does not end within this is broken
 _GAP = re.compile(r"[\s,]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(#[\w.-]+)?")
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_ORDER = {"train": 0, "validation": 1, "test": 2}
+_NO_WORD = re.compile(r"[-._ 0-9]+")
+_SHARD = re.compile(r"-\d{5,}-of-\d{5,}.*")
 
 
 class Located(NamedTuple):
@@ -26,38 +34,75 @@ class Located(NamedTuple):
 
     where: str  # "questions.jsonl, line 3"
     row: dict[str, Any]
+    split: str | None = None  # that the name of its file, or of the hub's split, tells
 
 
-def read_rows(path: str, *, hub_split: str = "train") -> Iterator[Located]:
-    """Yield the rows of a file, of a folder of files in the order of their names, or of the hub.
+def read_rows(path: str, *, split: str | None = None) -> Iterator[Located]:
+    """Yield the rows of a file, of a folder of files, or of the hub.
 
     Args:
         path: The file or folder; what is neither but reads as OWNER/NAME is a data set of the hub
             (OWNER/NAME#CONFIG names one of its configurations).
-        hub_split: Which split of a data set of the hub.
+        split: Which split of a folder or of the hub; none: all of them, as `files_of` orders them.
 
     Raises:
         InputError: It cannot be read; names the file and the line.
         MissingExtraError: A data set of the hub needs the package `datasets`.
     """
     place = Path(path)
-    files = files_of(place)
+    files = files_of(place, split)
     if place.is_dir() and not files:
+        found = sorted(
+            {_told_split(file.relative_to(place)) or "train" for file in files_of(place)}
+        )
+        if found:
+            raise InputError(
+                f"{place} must hold files of the split {split!r}, found {', '.join(found)}"
+            )
         raise InputError(f"{place} must hold {', '.join(SUFFIXES)} files, found none")
     if files:
         for file in files:
-            yield from _read_file(file)
+            told = _told_split(file.relative_to(place)) if place.is_dir() else None
+            for located in _read_file(file):
+                yield located._replace(split=told)
     elif _HUB_ID.fullmatch(path):
-        yield from _read_hub(path, hub_split)
+        yield from _read_hub(path, split)
     else:
         raise InputError(f"{place} must be a file, a folder or a hub id, found nothing there")
 
 
-def files_of(place: Path) -> list[Path]:
-    """Return the files that are read for a path: those of a folder by name, or the file itself."""
-    if place.is_dir():
-        return [file for file in sorted(place.rglob("*")) if file.suffix.lower() in SUFFIXES]
-    return [place] if place.exists() else []
+def files_of(place: Path, split: str | None = None) -> list[Path]:
+    """Return the files that are read for a path: those of a folder, or the file itself.
+
+    Those of a folder come in the order of their names, training before other splits: of two equal
+    questions the first is kept. A file whose name tells no split is for training.
+
+    Args:
+        place: A file, a folder, or nothing that is there.
+        split: Of a folder: `train`, or as files are called, such as `train_sft`; none: all.
+    """
+    if not place.is_dir():
+        return [place] if place.exists() else []
+    found = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    told = {file: _told_split(file.relative_to(place)) or "train" for file in found}
+    if split is not None:
+        found = [file for file in found if split in (told[file], _SHARD.sub("", file.stem))]
+    return sorted(found, key=lambda file: _ORDER[told[file]])
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that is a word of a name: train, validation or test; None where none is.
+
+    The words are those of `datasets`: `data/dev-00000-of-00001.parquet` is of the validation.
+    """
+    words = (word for word in _NO_WORD.split(name.lower()) if word in _SPLITS)
+    return next((_SPLITS[word] for word in words), None)
+
+
+def _told_split(name: Path) -> str | None:
+    """Return the split of a folder's file: by its own name, or by that of the nearest folder."""
+    told = (split_of(part) for part in (name.stem, *reversed(name.parent.parts)))
+    return next((split for split in told if split is not None), None)
 
 
 def _read_file(file: Path) -> Iterator[Located]:
@@ -169,7 +214,7 @@ def _read_parquet(file: Path) -> Iterator[Located]:
         raise InputError(f"{file} must be a whole Parquet file, got: {error}") from error
 
 
-def _read_hub(path: str, split: str) -> Iterator[Located]:
+def _read_hub(path: str, split: str | None) -> Iterator[Located]:
     try:
         import datasets
         from datasets.exceptions import DatasetsError
@@ -177,9 +222,12 @@ def _read_hub(path: str, split: str) -> Iterator[Located]:
         raise MissingExtraError("datasets", "data", "a data set of the hub") from error
     name, _, config = path.partition("#")
     try:
-        rows: Any = datasets.load_dataset(name, config or None, split=split, streaming=True)
-        for number, row in enumerate(rows):
-            yield Located(f"{path}, row {number}", row)
+        found: Any = datasets.load_dataset(name, config or None, split=split, streaming=True)
+        several = found if split is None else {split: found}
+        for part in sorted(several, key=lambda part: _ORDER[split_of(part) or "train"]):
+            of_split = "" if split is not None else f", split {part}"
+            for number, row in enumerate(several[part]):
+                yield Located(f"{path}{of_split}, row {number}", row, split_of(part))
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(

@@ -183,6 +183,22 @@ def test_sources_may_be_named_by_another_path(tmp_path, recipe, monkeypatch):
     build(recipe, tmp_path / "set", tools=FAKES)
 
 
+def test_split_to_read_may_change_where_a_source_is_one_file(tmp_path, recipe):
+    source = recipe.sources[0]
+    others = replace(recipe, sources=(replace(source, hub_split=None),))
+    first = build(recipe, tmp_path / "set", tools=FAKES)
+    assert build(others, tmp_path / "set", tools=FAKES).counts == first.counts
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "questions.jsonl").rename(tmp_path / "folder/questions.jsonl")
+    source = replace(source, path=str(tmp_path / "folder"))
+    build(replace(recipe, sources=(source,)), tmp_path / "new", tools=FAKES)
+    others = replace(recipe, sources=(replace(source, hub_split=None),))
+    with pytest.raises(
+        ConfigError, match=r'other values of sources.0.hub_split \("train", now nul'
+    ):
+        build(others, tmp_path / "new", tools=FAKES)
+
+
 def test_two_sources_of_one_name_are_told_apart(tmp_path, recipe):
     (tmp_path / "b").mkdir()
     other = write_questions(tmp_path / "b" / "questions.jsonl", 12)

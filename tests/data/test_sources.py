@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from itertools import islice
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from llama_omni.data import tables
+from llama_omni.data.origin import read_origins
 from llama_omni.data.sources import Columns, Source, read_sources
 from llama_omni.errors import ConfigError, InputError
 
@@ -113,6 +115,50 @@ def test_folder_is_read_in_the_order_of_names(tmp_path):
     assert [record.question for record in read(Source(path=str(tmp_path)))] == ["a", "b"]
 
 
+LAYOUTS = {
+    "shards": ("data/test-00000-of-00001.jsonl", "data/train-00000-of-00001.jsonl"),
+    "files": ("a-test.jsonl", "train.jsonl"),
+    "folders": ("Dev_set/q.jsonl", "my/train/q.jsonl"),
+    "half named": ("eval_2.jsonl", "questions.jsonl"),
+    "suffixed": ("data/test_sft-00000-of-00001.jsonl", "data/train_sft-00000-of-00001.jsonl"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_names_of_files_tell_their_split_and_train_is_read_first(tmp_path, layout):
+    for name in LAYOUTS[layout]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        lines(tmp_path / name, [{"instruction": name}])
+    held_out = "validation" if layout == "folders" else "test"
+    source = Source(path=str(tmp_path), hub_split=None)
+    found = [(record.split, record.question) for record in read(source)]
+    assert found == [("train", LAYOUTS[layout][1]), (held_out, LAYOUTS[layout][0])]
+    assert [record.split for record in read(Source(path=str(tmp_path)))] == ["train"]
+    only = replace(source, hub_split=held_out)
+    assert [record.split for record in read(only)] == [held_out]
+    assert [one["file"] for one in read_origins([only])] == [LAYOUTS[layout][0]]
+
+
+def test_splits_as_files_call_them_can_be_named_and_absent_ones_are_refused(tmp_path):
+    for name in ("train_sft-00000-of-00001", "train_gen-00000-of-00001"):
+        lines(tmp_path / f"{name}.jsonl", [{"instruction": name, "part": "other"}])
+    source = Source(path=str(tmp_path), hub_split="train_sft")
+    assert [record.question for record in read(source)] == ["train_sft-00000-of-00001"]
+    assert read(replace(source, columns=Columns(split="part")))[0].split == "other"
+    with pytest.raises(InputError, match=r"must hold files of the split 'test', found train"):
+        read(replace(source, hub_split="test"))
+
+
+def test_words_within_others_tell_no_split(tmp_path):
+    for name in ("contest", "latest", "developers", "values"):
+        lines(tmp_path / f"{name}.jsonl", [{"instruction": name}])
+    lines(tmp_path / "test.jsonl", [{"instruction": "held out"}])
+    records = read(Source(path=str(tmp_path), hub_split=None))
+    assert [record.split for record in records] == ["train"] * 4 + ["test"]
+    file = Source(path=str(tmp_path / "test.jsonl"), hub_split=None)
+    assert read(file)[0].split == "train"  # a file by itself is what the recipe says
+
+
 def test_limit_reads_no_further(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text('{"instruction": "one"}\nbroken\n')
@@ -134,7 +180,15 @@ def test_hub_ids_go_through_datasets(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     source = Source(kind="alpaca", path="someone/alpaca#small", hub_split="test")
-    assert len(read(source)) == 3
+    assert [record.split for record in read(source)] == ["test"] * 3
+
+    def load_all(_name, _config, split, streaming):
+        assert (split, streaming) == (None, True)
+        return {"test": ALPACA[:1], "dev_2": ALPACA[1:2], "train": ALPACA[2:]}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_all)
+    records = read(replace(source, hub_split=None))
+    assert [record.split for record in records] == ["train", "validation", "test"]
 
     def fail(*_args, **_kwargs):
         raise ConnectionError("no way to the hub")
