@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from llama_omni.evaluate.records import Condition
 
 
-# An absolute path, alone or after the name of a set, a system or an option.
-_FOLDERS = re.compile(r"(^|[:=])/(?!/)(?:[^:=]*/)?([^/:=]+)/?$")
+# An absolute path, alone or after the name of a set, a system or an option; a split may follow.
+_FOLDERS = re.compile(r"(^|[:=])/(?!/)(?:[^:=]*/)?([^/:=]+)/?(:\w+)?$")
 
 
 class _RunByDefault(TyperGroup):
@@ -87,7 +87,8 @@ def run_command(
         str,
         typer.Option(
             "--set",
-            help="tiny, instructs2s_eval:FILE, openaudiobench:FOLDER[/SUBSET] or folder:FOLDER.",
+            help="tiny, instructs2s_eval:FILE, openaudiobench:FOLDER[/SUBSET], folder:FOLDER of "
+            "recordings, or FOLDER:SPLIT of a data set.",
             metavar="NAME",
         ),
     ] = "tiny",
@@ -163,6 +164,8 @@ def run_command(
             _names(metrics), measure_settings(asr, control_voice, utmos, judge, device)
         )
         test_set = open_set(set_name, voice=voice, open_synthesizer=make_synthesizer)
+        for what in getattr(test_set, "left_out", ()):
+            note(what)
         items = choose(test_set, limit)
         how = {"device": device, "dtype": dtype.value, "threads": threads, "seed": seed}
         facts = {
@@ -343,7 +346,7 @@ def _machine(device: str, dtype: str) -> dict[str, Any]:
 
 def _command() -> str:
     """Return the command as it was given, without the folders of this machine."""
-    words = [_FOLDERS.sub(r"\1\2", word) for word in sys.argv[1:]]
+    words = [_FOLDERS.sub(r"\1\2\3", word) for word in sys.argv[1:]]
     return shlex.join(["llama-omni", *words])
 
 

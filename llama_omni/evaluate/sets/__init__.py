@@ -1,4 +1,4 @@
-"""Test sets by name: the tiny model's own, the paper's, OpenAudioBench, a folder of recordings."""
+"""Test sets by name: the tiny model's own, the paper's, OpenAudioBench, recordings, built data."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ NAMES = (
     "openaudiobench:FOLDER",
     "openaudiobench:FOLDER/SUBSET",
     "folder:FOLDER",
+    "FOLDER:SPLIT of a data set",
 )
 
 
@@ -25,7 +26,8 @@ def open_set(
     """Return a test set.
 
     Args:
-        spec: one of `NAMES`, with its path after the colon.
+        spec: one of `NAMES`, with its path after the colon; or the folder of a data set that
+            `llama-omni data build` made, and its split where it holds out several.
         voice: speaks the instructions of a set that has only text.
         open_synthesizer: opens the voice's program, by the name before its colon.
 
@@ -50,4 +52,10 @@ def open_set(
         from llama_omni.evaluate.sets.recordings import Recordings
 
         return Recordings(Path(path))
+    whole = Path(spec).is_dir()
+    folder, _, split = (spec, "", "") if whole else spec.rpartition(":")
+    if whole or "/" in folder or (folder and Path(folder).is_dir()):
+        from llama_omni.evaluate.sets.built import BuiltSet
+
+        return BuiltSet(Path(folder), split)
     raise ConfigError(f"--set must be one of {', '.join(NAMES)}; got {spec!r}")
