@@ -19,7 +19,7 @@ from llama_omni.audio import HOP, UNIT_RATE
 from llama_omni.errors import CheckpointError
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.encoder import SpeechEncoder, log_mel
-from llama_omni.model.features_hubert import check_weights, extract_rows, hash_of_weights
+from llama_omni.model.features_hubert import IF_MOVED, check_weights, extract_rows, hash_of_weights
 
 _PREFIXES = ("encoder.", "model.encoder.", "")  # ours, Whisper's, an encoder alone
 _MIN_SAMPLES = 400  # the mirrored edges of the spectrogram need 200 and one
@@ -52,14 +52,17 @@ class EncoderFeatures:
         Raises:
             CheckpointError: a file is missing or damaged, or a tensor is missing or misshapen.
         """
-        folder = Path(source)
+        # What is described must be found from another working directory too.
+        folder = Path(source).resolve()
+        if Path(source).is_absolute() and not folder.is_dir():
+            raise CheckpointError(f"{source} must be an encoder's folder, found none; {IF_MOVED}")
         encoder = SpeechEncoder(_read_config(folder))
         try:
             encoder.load_state_dict(_read_tensors(folder))
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"{folder} must hold a speech encoder, got: {reason}") from error
-        return cls(encoder.to(device), source=str(source))  # pyright: ignore[reportArgumentType]
+        return cls(encoder.to(device), source=str(folder))  # pyright: ignore[reportArgumentType]
 
     @property
     def dim(self) -> int:

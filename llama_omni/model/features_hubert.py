@@ -20,6 +20,9 @@ from transformers.utils import logging as transformers_logging
 from llama_omni.audio import UNIT_HOP, UNIT_RATE
 from llama_omni.errors import CheckpointError, ConfigError, InputError
 
+# Ends what a user is told whose units were made with a model that lies elsewhere now.
+IF_MOVED = "if it moved: data units extract has --source; else change source in features.json"
+
 CHUNK_SAMPLES = 1_600_000  # 100 s: fairseq's `max_chunk`
 _EPSILON = 1e-5  # of fairseq's layer norm over the waveform
 
@@ -81,7 +84,8 @@ class HubertFeatures:
             CheckpointError: there is no such HuBERT, or a tensor is missing or misshapen.
             ConfigError: the model has no such layer, or is not at 50 Hz.
         """
-        source = str(source)
+        # What is described must be found from another working directory too.
+        source = str(Path(source).resolve() if Path(source).is_dir() else source)
         config = _read_config(source)
         layers = config.num_hidden_layers
         if not 0 <= layer <= layers:
@@ -220,6 +224,8 @@ def check_weights(source: str, found: str, expected: str | None) -> None:
 def _read_config(source: str) -> HubertConfig:
     if Path(source).exists() and not (Path(source) / "config.json").is_file():
         raise CheckpointError(f"{source} must be a folder with a HuBERT, got no config.json in it")
+    if Path(source).is_absolute() and not Path(source).exists():
+        raise CheckpointError(f"{source} must be a folder with a HuBERT, found none; {IF_MOVED}")
     try:
         values, _ = HubertConfig.get_config_dict(source)
     except (OSError, ValueError) as error:

@@ -232,7 +232,7 @@ def test_fit_on_hubert_and_extract_where_the_model_moved(run, folder, tmp_path):
     arguments = ("extract", folder, "-u", output, "-o", tmp_path / "units.jsonl")
     code, _, err = run(*arguments)
     assert code == 2
-    assert "must be a folder or hub id of a HuBERT" in err
+    assert "must be a folder with a HuBERT, found none; if it moved: " in err
     assert run(*arguments, "--source", tmp_path / "moved")[0] == 0
     assert max(max(row["units"]) for row in lines(tmp_path / "units.jsonl")) < 5
 

@@ -1,6 +1,7 @@
 """HuBERT and encoder features, on small random weights in the published layouts."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -129,6 +130,22 @@ def test_hubert_is_built_again_from_json_and_other_weights_are_refused(base, tmp
         features_from({"kind": "hubert", "source": base.source, "layer": 1, "size": 3})
     with pytest.raises(ConfigError, match="fields of 'hubert', got: 'source'"):
         features_from({"kind": "hubert", "layer": 1})
+
+
+def test_folder_is_found_from_another_working_directory_and_its_loss_is_told(
+    base, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(base.source, tmp_path / "hubert")
+    monkeypatch.chdir(tmp_path)
+    description = HubertFeatures.from_pretrained("hubert", layer=1).describe()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert features_from(description).describe() == description
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=r"found none; if it moved: .* has --source"):
+        features_from(description)
+    assert features_from(description, source="../moved").dim == base.dim
+
 
 
 @pytest.mark.parametrize("layer", [-1, 4])
