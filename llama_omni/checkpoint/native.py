@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
@@ -170,16 +171,29 @@ def random_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    llm: Any = None,
 ) -> OmniModel:
     """Build a model with random weights, directly on its device and in its dtype.
 
     The caller's random state stays as it was.
+
+    Args:
+        config: Of the model.
+        device: Where it is built.
+        dtype: Of the random weights.
+        seed: Of them.
+        llm: A language model of `config.llm` to have in it, as it is; None: a random one.
     """
     device = torch.device(device)
-    model = empty_model(config, dtype=dtype).to_empty(device=device)
+    model = empty_model(config, dtype=dtype)
+    if llm is not None:
+        model.llm = nn.Identity()  # weights for it would be made in vain: most of the model
+    model.to_empty(device=device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model.initialize_weights()  # buffers that are not in any file, too
+    if llm is not None:
+        model.llm = llm
     model.tie_weights()
     return model.eval()
 

@@ -53,8 +53,7 @@ def assemble(
     check_fit(text.config, tokenizer, prompt_template(config.prompt), folder=folder)
     config.llm = text.config
     config.tie_word_embeddings = config.llm.tie_word_embeddings
-    model = random_model(config, seed=seed)
-    model.llm = text
+    model = random_model(config, seed=seed, llm=text)
     _take_encoder(model, heard)
     model.requires_grad_(True)
     model.encoder.requires_grad_(False)

@@ -74,8 +74,17 @@ def test_language_model_of_other_tokens_is_refused(model, tokenizer, tmp_path):
 
 
 def test_parts_become_a_model(tmp_path):
-    model, tokenizer = assemble(preset("tiny"), **saved(tmp_path))
+    parts = saved(tmp_path)
+    model, tokenizer = assemble(preset("tiny"), **parts)
     assert len(tokenizer.inner) == model.config.llm.vocab_size == 1024
+    llm = LlamaForCausalLM.from_pretrained(parts["llm"]).state_dict()
+    assert all(torch.equal(value, llm[name]) for name, value in model.llm.state_dict().items())
+    tensors = [*model.parameters(), *model.buffers()]
+    assert not any(value.is_meta for value in tensors)
+    assert all(bool(torch.isfinite(value).all()) for value in tensors)
+    assert model.get_input_embeddings() is model.llm.get_input_embeddings()
+    like = random_model(model.config).adapter.linear1.weight.std()
+    assert_close(model.adapter.linear1.weight.std(), like, rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize(
