@@ -24,7 +24,7 @@ Table = Annotated[
     typer.Option(
         "--source",
         help="What to learn from: .json, .jsonl, .csv or .parquet with the columns question and "
-        "answer, or a folder of these.",
+        "answer (others: --set texts.columns.question=NAME), or a folder of these.",
         metavar="PATH",
         show_default="the tiny model's world",
     ),
@@ -189,12 +189,11 @@ def vocoder(
 
 
 def _records(texts: "TextRecipe", source: Path | None) -> "Iterator[Record]":
-    from llama_omni.data.sources import Columns, Source
+    from llama_omni.data.sources import Source
 
     sources = texts.sources
     if source is not None:
-        columns = Columns(question="question", answer="answer")
-        sources = (Source(kind="table", path=str(source), columns=columns),)
+        sources = (Source(kind="table", path=str(source), columns=texts.columns),)
     for one in sources:
         yield from _read(one, seed=texts.seed)
 

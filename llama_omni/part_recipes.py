@@ -7,7 +7,7 @@ The sizes are those of a preset of `model.presets`.
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from llama_omni.data.sources import Source
+from llama_omni.data.sources import Columns, Source
 from llama_omni.errors import ConfigError
 from llama_omni.train.encoder import EncoderSettings
 from llama_omni.train.lm import LMSettings
@@ -20,6 +20,7 @@ class TextRecipe:
     """Written questions and answers: what a tokeniser and a language model learn from."""
 
     sources: tuple[Source, ...]
+    columns: Columns = Columns(question="question", answer="answer")  # of a table in their place
     seed: int = 1  # of sources that draw their records; another than that of the spoken set
 
     def __post_init__(self) -> None:

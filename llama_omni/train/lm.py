@@ -25,7 +25,7 @@ from llama_omni.model.cache_argument import cache_argument
 from llama_omni.model.tokenizer import TextTokenizer
 from llama_omni.prompt import IGNORE, PromptTemplate, encode_prompt
 from llama_omni.train.assemble import check_alike, check_tokens, read_llm
-from llama_omni.train.processes import full_state, is_main
+from llama_omni.train.processes import as_rank_zero, full_state, is_main
 from llama_omni.train.row_cache import tokens_hash
 from llama_omni.train.run_folder import fixed_settings, fixed_sizes
 from llama_omni.train.runner import TrainResult, train
@@ -219,7 +219,7 @@ class LMTask:
         going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         for _ in range(self._settings.max_new_tokens):
             output = self.model(ids, use_cache=True, logits_to_keep=1, **by_name)
-            ids = output.logits[:, -1:].argmax(dim=-1)  # (B, 1)
+            ids = as_rank_zero(self.model, output.logits[:, -1:].argmax(dim=-1))  # (B, 1)
             for reply, token, goes_on in zip(
                 replies, ids[:, 0].tolist(), going.tolist(), strict=True
             ):

@@ -172,6 +172,17 @@ def shard(model: nn.Module, root: nn.Module, *, bf16: bool) -> None:
             raise TrainingError(f"parameter {name} must be sharded, got a whole one")
 
 
+def as_rank_zero(model: nn.Module, values: Tensor) -> Tensor:
+    """Return rank 0's values where a model's weights are sharded, else the values as they are."""
+    if not distributed.is_initialized():
+        return values
+    from torch.distributed.fsdp import FSDPModule
+
+    if any(isinstance(module, FSDPModule) for module in model.modules()):
+        distributed.broadcast(values, 0)
+    return values
+
+
 def full_state(model: nn.Module) -> dict[str, Any]:
     """Return all weights of a model, gathered from all processes where they are sharded.
 

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from llama_omni.model.cache_argument import cache_argument
 from llama_omni.model.ctc import collapse
 from llama_omni.model.omni import OmniModel
+from llama_omni.train.processes import as_rank_zero
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -51,7 +52,8 @@ def greedy_replies(
             use_cache=True,
             **by_name,
         ).last_hidden_state[:, -1]  # (B, D)
-        chosen = model.token_logits(hidden).argmax(dim=-1)  # (B,)
+        # Where weights are sharded each step is one of all processes: none may stop before others.
+        chosen = as_rank_zero(model, model.token_logits(hidden).argmax(dim=-1))  # (B,)
         for row in going.nonzero()[:, 0].tolist():
             tokens[row].append(int(chosen[row]))
             states[row].append(hidden[row])

@@ -110,6 +110,8 @@ class _Run:
             "start": str(start if start is None else start.resolve()),
         }
         self._settle(facts | dict(fixed), resume)
+        if rows > len(lengths) and self.processes.is_main:
+            logger.warning("a step takes rows more than once step=%d rows=%d", rows, len(lengths))
         self.frozen = fingerprint(task.model)  # before they are sharded: then each sees its part
         self.learner = Learner(task, settings, self.processes)
         self.checkpoints = Checkpoints(

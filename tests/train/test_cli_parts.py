@@ -47,6 +47,18 @@ def test_language_model_has_the_tokens_of_its_tokenizer(tmp_path, texts, num_tok
     ]
 
 
+def test_texts_may_lie_in_other_columns(tmp_path):
+    rows = [{"ask": q, "say": a} for q, a in zip(TEXTS[::2], TEXTS[1::2], strict=True)]
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["--source", tmp_path / "odd.jsonl", "--set", "texts.columns.question=ask"]
+    given += ["--set", "texts.columns.answer=say"]
+    sizes = ["--set", "num_tokens=300", "--set", "vocab_size=310"]
+    result = call("tokenizer", "-o", tmp_path / "tok", *given, *sizes)
+    assert result.exit_code == 0, result.output
+    words = load_tokenizer(tmp_path / "tok").inner.get_vocab()
+    assert any("capital" in word for word in words), sorted(words)[-40:]
+
+
 def rows(split, count=4):
     return [[make_row(number, split) for number in range(count)]]
 
