@@ -250,6 +250,7 @@ class _Build:
             seed=self.recipe.seed,
             named_by_set=True,
             check_voice=self.check_voice,
+            keep_sound=self.journal.keep_sound,
         ):
             key = None if self.recipe.filters.duplicates else duplicate_key(item)
             if (

@@ -4,7 +4,9 @@ A part is finished when its marker is there, which is written last. A build that
 point finds whole parts and their markers, and does the others again, with the same result.
 """
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,6 +17,8 @@ from llama_omni.data.items import Item, from_json, to_json
 from llama_omni.data.records import Reject
 from llama_omni.errors import InputError, OutputError
 from llama_omni.files import write_bytes, write_text
+
+_KEPT = "kept:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +67,21 @@ class Journal:
                 f"{path} must be what an earlier run of this build wrote, got: {error}; delete "
                 f"{self.folder} and run it again"
             ) from error
+
+    def keep_sound(self, data: bytes, name: str) -> str:
+        """Keep a sound that a table holds; return what `kept_sound` finds it by."""
+        digest = hashlib.sha256(data).hexdigest()
+        name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[-80:]
+        kept = f"{_KEPT}{digest[:2]}/{digest[:32]}-{name}"
+        path = self.kept_sound(kept)
+        if not path.exists():
+            write_bytes(path, data)
+        return kept
+
+    def kept_sound(self, name: str) -> Path:
+        """Return a sound's file: one that was kept, or a source's own."""
+        kept = name.startswith(_KEPT)
+        return self.folder / "sounds" / name.removeprefix(_KEPT) if kept else Path(name)
 
     def finish(self, part: Part) -> None:
         """Mark a part as finished; its files are there."""

@@ -13,11 +13,12 @@ what came before is its history.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_omni.data.items import Item
+from llama_omni.data.items import Item, KeepSound, sound_of
 from llama_omni.data.records import Exchange, Record
 from llama_omni.data.schema import MAX_UNIT
 from llama_omni.data.tables import Located
@@ -28,15 +29,17 @@ if TYPE_CHECKING:
     from llama_omni.data.sources import Source
 
 _SPEECH = "<speech>"
+_Sound = Callable[[Any], str | None]  # what a row has, to what an item calls it
 
 
-def read_released(located: Located, name: str, source: "Source") -> Item:
+def read_released(located: Located, name: str, source: "Source", keep: KeepSound) -> Item:
     """Return a row of any of these layouts as an item whose sound exists.
 
     Args:
         located: The row.
         name: Its id, where the row has none that can name a file.
         source: Where it is from; sound is looked for beside its file.
+        keep: Keeps sound that lies in the row itself.
 
     Raises:
         InputError: It is of none of these layouts, or its turns do not alternate.
@@ -44,6 +47,7 @@ def read_released(located: Located, name: str, source: "Source") -> Item:
     row, where = located.row, located.where
     root = Path(source.path)
     root = root if root.is_dir() else root.parent
+    sound = partial(sound_of, name="'speech'", where=where, folder=root, keep=keep)
     given = str(row.get("id", ""))
     known: dict[str, Any] = {
         "id": given if re.fullmatch(r"[A-Za-z0-9._-]{1,200}", given) else name,
@@ -51,22 +55,22 @@ def read_released(located: Located, name: str, source: "Source") -> Item:
         "split": source.split,
     }
     if "conversation" in row:
-        return _conversation(_turns(row["conversation"], where), known, root, where)
+        return _conversation(_turns(row["conversation"], where), known, sound, where)
     if "conversations" in row:
-        return _instruction(row, _turns(row["conversations"], where), known, root, where)
+        return _instruction(row, _turns(row["conversations"], where), known, sound, where)
     raise InputError(
         f"{where} must have a column 'conversation' or 'conversations'; it has {', '.join(row)}"
     )
 
 
 def _conversation(
-    turns: list[Mapping[str, Any]], known: dict[str, Any], root: Path, where: str
+    turns: list[Mapping[str, Any]], known: dict[str, Any], sound: _Sound, where: str
 ) -> Item:
     roles = [turn.get("from") for turn in turns]
     if not turns or roles != ["human", "gpt"] * (len(turns) // 2):
         raise InputError(f"{where}: turns must alternate human, gpt, got {roles}")
     texts = [_string(turn.get("text"), "text", where) for turn in turns]
-    sounds = [_sound(turn.get("speech"), root, where) for turn in turns]
+    sounds = [sound(turn.get("speech")) for turn in turns]
     past = range(0, len(turns) - 2, 2)
     history = tuple(Exchange(question=texts[i], answer=texts[i + 1]) for i in past)
     return Item(
@@ -81,11 +85,11 @@ def _instruction(
     row: Mapping[str, Any],
     turns: list[Mapping[str, Any]],
     known: dict[str, Any],
-    root: Path,
+    sound: _Sound,
     where: str,
 ) -> Item:
-    sound = _sound(row.get("speech"), root, where)
-    if sound is None:
+    asked = sound(row.get("speech"))
+    if asked is None:
         raise InputError(f"{where} must have a column 'speech'; it has {', '.join(row)}")
     said = {turn.get("from"): _string(turn.get("value"), "value", where) for turn in turns}
     question = said.get("human", "")
@@ -94,7 +98,7 @@ def _instruction(
         record=Record(
             question="" if _SPEECH in question else question, answer=said.get("gpt"), **known
         ),
-        question_sound=sound,
+        question_sound=asked,
         units=_units(row.get("tgt_units"), where),
     )
 
@@ -109,14 +113,6 @@ def _string(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{where}: a turn's {name!r} must be text, got {value!r:.80}")
     return value.strip()
-
-
-def _sound(value: Any, root: Path, where: str) -> str | None:
-    """Return a sound's file: as named, or else beside the file that names it."""
-    if value is None:
-        return None
-    path = Path(_string(value, "speech", where))
-    return str(path if path.is_absolute() else root / path)
 
 
 def _units(value: Any, where: str) -> tuple[int, ...] | None:

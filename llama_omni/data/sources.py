@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from llama_omni.data.drawing import drawn
-from llama_omni.data.items import Item
+from llama_omni.data.items import Item, KeepSound, sound_of
 from llama_omni.data.records import Record
 from llama_omni.data.tables import Located, read_rows
 from llama_omni.errors import ConfigError, InputError
@@ -37,6 +38,14 @@ class Columns:
     voice: str | None = None
     split: str | None = None
     intent: str | None = None
+    question_audio: str | None = None  # recorded sound: a file beside the table, or {bytes, path}
+    answer_audio: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.answer_audio is not None and self.answer is None:
+            raise ConfigError(
+                "columns.answer must name the transcript of columns.answer_audio, got none"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +81,13 @@ class Source:
         """What its records call it."""
         return self.name or self.kind
 
+    @property
+    def recorded(self) -> tuple[bool, bool]:
+        """Whether all of its questions, and all of its answers, come as sound."""
+        asked, said = self.columns.question_audio, self.columns.answer_audio
+        table = self.kind == "table"
+        return table and asked is not None, table and said is not None and self.answers
+
 
 def read_sources(
     sources: Iterable[Source],
@@ -79,6 +95,7 @@ def read_sources(
     seed: int,
     named_by_set: bool = False,
     check_voice: Callable[[str], None] = lambda _name: None,
+    keep_sound: KeepSound = lambda _data, name: name,
 ) -> Iterator[Item]:
     """Yield the records of several sources, one source after the other.
 
@@ -87,6 +104,7 @@ def read_sources(
         seed: Of sources that draw their records.
         named_by_set: Say of an absent column which `--set` names another one.
         check_voice: Is told the voice of each record that names one; its ConfigError refuses it.
+        keep_sound: Keeps sound that lies in the rows themselves.
 
     Raises:
         InputError: A source is empty, broken or lacks a column, or an id comes twice.
@@ -97,8 +115,9 @@ def read_sources(
         number = 0
         hint = f"sources.{place}" if named_by_set else None
         if not source.answers:  # its column need not be there
-            source = replace(source, columns=replace(source.columns, answer=None))
-        for where, item in islice(_read(source, seed, hint), source.limit):
+            columns = replace(source.columns, answer=None, answer_audio=None)
+            source = replace(source, columns=columns)
+        for where, item in islice(_read(source, seed, hint, keep_sound), source.limit):
             record = item.record
             if not _ID.fullmatch(record.id):
                 raise InputError(
@@ -133,7 +152,9 @@ def read_sources(
             )
 
 
-def _read(source: Source, seed: int, hint: str | None) -> Iterator[tuple[str, Item]]:
+def _read(
+    source: Source, seed: int, hint: str | None, keep: KeepSound
+) -> Iterator[tuple[str, Item]]:
     if source.kind == "tiny":
         from llama_omni.data.domain import tiny_records
 
@@ -149,7 +170,9 @@ def _read(source: Source, seed: int, hint: str | None) -> Iterator[tuple[str, It
     if source.kind == "released":
         from llama_omni.data.released import read_released
 
-        make: Callable[[Located, str, Source], Item] = read_released
+        make: Callable[[Located, str, Source], Item] = partial(read_released, keep=keep)
+    elif source.kind == "table":
+        make = partial(_table, keep=keep)
     else:
         make = _MAKERS[source.kind]
     for number, located in enumerate(read_rows(source.path, split=source.hub_split)):
@@ -231,13 +254,21 @@ def _ultrachat(located: Located, name: str, source: Source) -> Item:
     return _item(name, source, question=texts[0], answer=answer)
 
 
-def _table(located: Located, name: str, source: Source) -> Item:
+def _table(located: Located, name: str, source: Source, keep: KeepSound) -> Item:
     columns = source.columns
 
     def optional(column: str | None) -> str | None:
         return _text(located, column) or None if column is not None else None
 
-    return _item(
+    def sound(column: str | None) -> str | None:
+        if column is None:
+            return None
+        value, told = located.row[column], f"column {column!r}"
+        return (
+            sound_of(value, name=told, where=located.where, folder=located.folder, keep=keep) or ""
+        )
+
+    item = _item(
         optional(columns.id) or name,
         source,
         question=_text(located, columns.question),
@@ -245,6 +276,11 @@ def _table(located: Located, name: str, source: Source) -> Item:
         voice=optional(columns.voice),
         split=optional(columns.split) or source.split,
         intent=optional(columns.intent),
+    )
+    return replace(
+        item,
+        question_sound=sound(columns.question_audio),
+        answer_sound=sound(columns.answer_audio),
     )
 
 
@@ -276,7 +312,6 @@ def _missing(located: Located, column: str) -> InputError:
 
 
 _MAKERS: dict[str, Callable[[Located, str, Source], Item]] = {
-    "table": _table,
     "alpaca": _alpaca,
     "ultrachat": _ultrachat,
 }

@@ -49,6 +49,7 @@ class Speaker:
         open_synthesizer: Opens them by name, when first needed.
         shared: Folder of utterances that all processes share.
         repeated: Keys of those that more than one record wants.
+        recorded: Finds the file of a sound that a source has.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class Speaker:
         open_synthesizer: OpenSynthesizer,
         shared: Path,
         repeated: frozenset[str],
+        recorded: Callable[[str], Path] = Path,
     ) -> None:
         self.recipe = recipe
         self._open, self._opened = open_synthesizer, dict[str, Synthesizer]()
-        self._shared, self._repeated = shared, repeated
+        self._shared, self._repeated, self._recorded = shared, repeated, recorded
 
     def speak(self, item: Item) -> Row:
         """Return the row of a record, without units unless the source has some.
@@ -84,14 +86,16 @@ class Speaker:
         history = []
         sounds = item.history_sounds or (None,) * len(record.history)
         for i, (turn, file) in enumerate(zip(record.history, sounds, strict=True)):
-            heard = ask(turn.question, file, f"{record.id}-{i}") if voices.history or file else None
+            given = voices.history or file is not None
+            heard = ask(turn.question, file, f"{record.id}-{i}") if given else None
             history.append(
                 HistoryRow(question=turn.question, answer=turn.answer, question_audio=heard)
             )
         question = ask(record.question, item.question_sound, f"{record.id}-question")
         assert record.answer is not None, "check_texts wants an answer"
-        answer, answer_voice = None, "recorded" if item.answer_sound else voices.answer
-        if item.answer_sound or (voices.answer is not None and item.units is None):
+        recorded = item.answer_sound is not None
+        answer, answer_voice = None, "recorded" if recorded else voices.answer
+        if recorded or (voices.answer is not None and item.units is None):
             answer = self._sound(
                 record.answer,
                 item.answer_sound,
@@ -108,7 +112,7 @@ class Speaker:
             intent=record.intent,
             question=record.question,
             question_audio=question,
-            question_voice="recorded" if item.question_sound else without_place(voice),
+            question_voice=without_place(voice) if item.question_sound is None else "recorded",
             question_s=seconds_of(question.bytes),
             answer=record.answer,
             answer_audio=answer,
@@ -141,13 +145,7 @@ class Speaker:
         """Read, remember or make one utterance."""
         path = f"{name}.flac"
         if file is not None:
-            try:
-                samples = audio.load(file, min_s=0.0, max_s=_LONGEST_FILE_S)
-                if not len(samples):
-                    raise AudioError(f"{file} must hold audio, got none")
-            except AudioError as error:
-                raise Unspeakable("synthesise", str(error)) from error
-            return Sound(bytes=encode_flac(samples), path=path)
+            return Sound(bytes=encode_flac(self._load(file, name)), path=path)
         key = spoken_key(voice, text, speed, pitch)
         stored = self._shared / key[:2] / f"{key}.flac" if key in self._repeated else None
         if stored is not None and stored.exists():
@@ -156,6 +154,21 @@ class Speaker:
         if stored is not None:
             write_bytes(stored, data)
         return Sound(bytes=data, path=path)
+
+    def _load(self, file: str, name: str) -> Audio:
+        """Read a recorded sound; of one from within a table the reason names no file."""
+        side = name.rpartition("-")[2]
+        if not file:
+            raise Unspeakable("synthesise", f"the {side}'s sound must be there, got none")
+        found = self._recorded(file)
+        try:
+            samples = audio.load(found, min_s=0.0, max_s=_LONGEST_FILE_S)
+            if not len(samples):
+                raise AudioError(f"{found} must hold audio, got none")
+        except AudioError as error:
+            shown = file if str(found) == file else f"the {side}'s sound"
+            raise Unspeakable("synthesise", str(error).replace(str(found), shown)) from error
+        return samples
 
     def _say(self, text: str, voice: str, spec: str | None, speed: float, pitch: float) -> Audio:
         opened = synthesizer_spec(voice, spec)
@@ -193,10 +206,15 @@ class KnownVoices:
 
     def __init__(self, recipe: BuildRecipe, open_synthesizer: OpenSynthesizer) -> None:
         self._settings, self._open = recipe.voices, open_synthesizer
+        self._recorded = tuple(
+            map(all, zip(*(one.recorded for one in recipe.sources), strict=True))
+        )
         self._there: dict[str, dict[str, Voice]] = {}
 
     def check_recipe(self) -> dict[str, Voice]:
         """Refuse absent voices before any work; return those that the recipe can draw.
+
+        Nobody needs a voice for what all sources have as recorded sound.
 
         Raises:
             ToolError: A program or server is absent.
@@ -204,11 +222,12 @@ class KnownVoices:
         """
         settings = self._settings
         wanted: dict[str, list[str]] = {}
-        pools = [settings.pool(split) for split in ("", *settings.splits)]
+        asked, answered = self._recorded
+        pools = [settings.pool(split) for split in ("", *settings.splits)] if not asked else []
         for voice in (voice for pool in pools for voice in pool.voices):
             spec = synthesizer_spec(voice, settings.question_synthesizer)
             wanted.setdefault(spec, []).append(voice)
-        if settings.answer is not None:
+        if settings.answer is not None and not answered:
             spec = synthesizer_spec(settings.answer, settings.answer_synthesizer)
             wanted.setdefault(spec, []).append(settings.answer)
         found: dict[str, Voice] = {}

@@ -94,9 +94,9 @@ class Worker:
         return self._texts("respond", "rewrite", number, self._responder)
 
     def _texts(self, stage: str, before: str, number: int, writer: Any) -> Part:
-        """Have a writer change the records; those with sound of their own are left alone."""
+        """Have a writer change the records; what was said as it is written is left alone."""
         items = self.journal.read_items(before, number)
-        open_to_change = [item.record for item in items if not item.question_sound]
+        open_to_change = [item.record for item in items if _is_open(item, stage)]
         outcomes = writer.apply(open_to_change) if writer else open_to_change
         found = {
             record.id: outcome for record, outcome in zip(open_to_change, outcomes, strict=True)
@@ -124,7 +124,8 @@ class Worker:
     def _speaker(self) -> Speaker:
         repeated = frozenset(self.journal.noted("repeated") or ())
         shared = self.journal.folder / "spoken"
-        return Speaker(self.recipe, self.tools.open_synthesizer, shared, repeated)
+        opener, recorded = self.tools.open_synthesizer, self.journal.kept_sound
+        return Speaker(self.recipe, opener, shared, repeated, recorded)
 
     def _synthesise(self, number: int, _argument: Any) -> Part:
         items = self.journal.read_items("respond", number)
@@ -286,6 +287,14 @@ class Worker:
         path = self.journal.folder / _sound_name(number)
         parquet = arrow("pyarrow.parquet")
         return parquet.read_table(path, columns=columns, use_threads=False, partitioning=None)
+
+
+def _is_open(item: Item, stage: str) -> bool:
+    """Whether a stage may write a record anew: not the transcript of a sound."""
+    if stage == "rewrite":
+        return item.question_sound is None
+    unknown = item.question_sound is not None and not item.record.question
+    return item.answer_sound is None and item.units is None and not unknown
 
 
 def _sound_name(number: int) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llama_omni.data.schema import arrow
+from llama_omni.data.shards import MANIFEST
 from llama_omni.errors import InputError, MissingExtraError
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
@@ -19,6 +20,7 @@ _CHUNK_CHARS = 1 << 20
 _LONGEST_ROW = 1 << 26  # characters: a row that does not end within this is broken
 _GAP = re.compile(r"[\s,]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(#[\w.-]+)?")
+_NO_TABLES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")  # of the hub
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
@@ -35,6 +37,7 @@ class Located(NamedTuple):
     where: str  # "questions.jsonl, line 3"
     row: dict[str, Any]
     split: str | None = None  # that the name of its file, or of the hub's split, tells
+    folder: Path = Path()  # of its file: sound may lie beside it
 
 
 def read_rows(path: str, *, split: str | None = None) -> Iterator[Located]:
@@ -50,6 +53,7 @@ def read_rows(path: str, *, split: str | None = None) -> Iterator[Located]:
         MissingExtraError: A data set of the hub needs the package `datasets`.
     """
     place = Path(path)
+    _check_written(place)
     files = files_of(place, split)
     if place.is_dir() and not files:
         found = sorted(
@@ -64,18 +68,34 @@ def read_rows(path: str, *, split: str | None = None) -> Iterator[Located]:
         for file in files:
             told = _told_split(file.relative_to(place)) if place.is_dir() else None
             for located in _read_file(file):
-                yield located._replace(split=told)
+                yield located._replace(split=told, folder=file.parent)
     elif _HUB_ID.fullmatch(path):
         yield from _read_hub(path, split)
     else:
         raise InputError(f"{place} must be a file, a folder or a hub id, found nothing there")
 
 
+def _check_written(place: Path) -> None:
+    """Refuse a data set of our own, whose manifest would be taken for a table."""
+    try:
+        manifest = json.loads((place / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(manifest, dict) and "shards" in manifest:
+        columns = ("split", "question_audio", "answer_audio")
+        raise InputError(
+            f"{place} must be tables, got a finished data set; to read its shards, sound too, give "
+            f"--source {place / 'data'} "
+            + " ".join(f"--set sources.0.columns.{name}={name}" for name in columns)
+        )
+
+
 def files_of(place: Path, split: str | None = None) -> list[Path]:
     """Return the files that are read for a path: those of a folder, or the file itself.
 
     Those of a folder come in the order of their names, training before other splits: of two equal
-    questions the first is kept. A file whose name tells no split is for training.
+    questions the first is kept. A file whose name tells no split is for training. What begins with
+    a dot or an underscore, and what `datasets` writes about a data set, are left out.
 
     Args:
         place: A file, a folder, or nothing that is there.
@@ -83,7 +103,13 @@ def files_of(place: Path, split: str | None = None) -> list[Path]:
     """
     if not place.is_dir():
         return [place] if place.exists() else []
-    found = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    found = [
+        file
+        for file in sorted(place.rglob("*"))
+        if file.suffix.lower() in SUFFIXES
+        and file.name not in _NO_TABLES
+        and not any(part.startswith((".", "_")) for part in file.relative_to(place).parts)
+    ]
     told = {file: _told_split(file.relative_to(place)) or "train" for file in found}
     if split is not None:
         found = [file for file in found if split in (told[file], _SHARD.sub("", file.stem))]
@@ -226,7 +252,10 @@ def _read_hub(path: str, split: str | None) -> Iterator[Located]:
         several = found if split is None else {split: found}
         for part in sorted(several, key=lambda part: _ORDER[split_of(part) or "train"]):
             of_split = "" if split is not None else f", split {part}"
-            for number, row in enumerate(several[part]):
+            rows = several[part]
+            if hasattr(rows, "decode"):  # sound stays as it is stored
+                rows = rows.decode(False)
+            for number, row in enumerate(rows):
                 yield Located(f"{path}{of_split}, row {number}", row, split_of(part))
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -111,7 +111,10 @@ def test_table_reads_named_columns(tmp_path, suffix):
 def test_folder_is_read_in_the_order_of_names(tmp_path):
     for name in ("b", "a"):
         lines(tmp_path / f"{name}.jsonl", [{"instruction": name}])
-    (tmp_path / "notes.txt").write_text("not read")
+    for name in ("notes.txt", "dataset_infos.json", "dataset_info.json", "._a.json", "_b.jsonl"):
+        (tmp_path / name).write_text("not read")
+    (tmp_path / ".cache").mkdir()
+    lines(tmp_path / ".cache/c.jsonl", [{"other": 1}])
     assert [record.question for record in read(Source(path=str(tmp_path)))] == ["a", "b"]
 
 
