@@ -147,7 +147,6 @@ def test_folder_is_found_from_another_working_directory_and_its_loss_is_told(
     assert features_from(description, source="../moved").dim == base.dim
 
 
-
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_layer_that_the_model_lacks_is_refused(base, layer):
     with pytest.raises(ConfigError, match=rf"layer must be 0 to 3, .* got {layer}"):
