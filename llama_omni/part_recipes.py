@@ -20,7 +20,9 @@ class TextRecipe:
     """Written questions and answers: what a tokeniser and a language model learn from."""
 
     sources: tuple[Source, ...]
-    columns: Columns = Columns(question="question", answer="answer")  # of a table in their place
+    columns: Columns = field(  # of a table in their place
+        default_factory=lambda: Columns(question="question", answer="answer")
+    )
     seed: int = 1  # of sources that draw their records; another than that of the spoken set
 
     def __post_init__(self) -> None:
