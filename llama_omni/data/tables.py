@@ -14,11 +14,13 @@ from llama_omni.data.schema import arrow
 from llama_omni.data.shards import MANIFEST
 from llama_omni.errors import InputError, MissingExtraError
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 
 _CHUNK_CHARS = 1 << 20
 _LONGEST_ROW = 1 << 26  # characters: a row that does not end within this is broken
 _GAP = re.compile(r"[\s,]*")
+_COLON = re.compile(r"\s*:\s*")
+_OBJECTS = re.compile(r"\[(?=\s*\{)")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(#[\w.-]+)?")
 _NO_TABLES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")  # of the hub
 _SPLITS = {
@@ -138,10 +140,10 @@ def _read_file(file: Path) -> Iterator[Located]:
     try:
         if suffix == ".parquet":
             yield from _read_parquet(file)
-        elif suffix == ".csv":
+        elif suffix in (".csv", ".tsv"):
             yield from _read_csv(file)
-        elif suffix == ".json" and _begins_array(file):
-            yield from _read_array(file)
+        elif suffix == ".json" and (start := _begin_of_array(file)):
+            yield from _read_array(file, start)
         else:
             yield from _read_lines(file)
     except UnicodeDecodeError as error:
@@ -152,27 +154,75 @@ def _read_file(file: Path) -> Iterator[Located]:
         raise InputError(f"{file} must be readable, got: {error.strerror or error}") from error
 
 
-def _begins_array(file: Path) -> bool:
+def _begin_of_array(file: Path) -> int:
+    """Return where the items of a list begin, 0 where there is an object a line.
+
+    The list is the whole, or lies under "data" in the only object of the file.
+
+    Raises:
+        InputError: It is one object of another form.
+    """
     with file.open(encoding="utf-8-sig") as source:
-        while char := source.read(1):
-            if not char.isspace():
-                return char == "["
-    return False
+        skipped = 0
+        while (line := source.readline(_LONGEST_ROW)).isspace():
+            skipped += len(line)
+        more = source.read(_CHUNK_CHARS)
+    text = line + more
+    if text.lstrip().startswith("["):
+        return skipped + text.index("[") + 1
+    try:
+        alone = bool(json.loads(line or "{}")) and not more.strip()
+    except (ValueError, RecursionError):
+        alone = None  # the line goes on in the next one, or is broken
+    begin = _begin_of_data(text) if alone is not False else 0
+    if alone is None and not begin:
+        raise InputError(
+            f"{file} must be a list of objects, or one object a line, got {line.strip()[:60]!r} "
+            "as its first line"
+        )
+    return skipped + begin if begin else 0
 
 
-def _read_array(file: Path) -> Iterator[Located]:
+def _begin_of_data(text: str) -> int:
+    """Return where the items of an object's list "data" of objects begin, 0 where it has none."""
+    decoder, position = json.JSONDecoder(), text.find("{") + 1
+    try:
+        while position:
+            key, position = decoder.raw_decode(text, _skipped(_GAP, text, position))
+            position = _skipped(_COLON, text, position)
+            if key == "data" and (begin := _OBJECTS.match(text, position)):
+                return begin.end()
+            _, position = decoder.raw_decode(text, position)
+    except (ValueError, RecursionError):
+        return 0
+    return 0
+
+
+def _skipped(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
+    return found.end() if found else position
+
+
+def _read_array(file: Path, start: int) -> Iterator[Located]:
+    """Yield the items of a list, each decoded when it is reached.
+
+    Args:
+        file: Of JSON.
+        start: The character after the list's bracket.
+    """
     decoder, line, number = json.JSONDecoder(), 1, 0
     with file.open(encoding="utf-8-sig") as source:
-        text = source.read(_CHUNK_CHARS)
-        position = text.index("[") + 1
+        position = start
+        text = source.read(start + _CHUNK_CHARS)
+        opened = "[" if text.lstrip().startswith("[") else '{"data": ['
         line += text.count("\n", 0, position)
         while True:
             start = position
-            gap = _GAP.match(text, position)
-            position = gap.end() if gap else position
+            position = _skipped(_GAP, text, position)
             line += text.count("\n", start, position)
             try:
                 if text[position : position + 1] == "]":
+                    json.loads(opened + text[position:] + source.read())  # what follows ends it
                     return
                 row, end = decoder.raw_decode(text, position)
             except RecursionError as error:
@@ -214,8 +264,15 @@ def _broken(file: Path, line: int, text: str, error: ValueError | RecursionError
 
 
 def _read_csv(file: Path) -> Iterator[Located]:
+    """Yield the rows below a header, whose separator is the one that gives it most columns."""
     with file.open(encoding="utf-8-sig", newline="") as source:
-        reader = csv.DictReader(source)
+        header = source.readline()
+        source.seek(0)
+        try:
+            counts = {sign: len(next(csv.reader([header], delimiter=sign), [])) for sign in ",;\t"}
+            reader = csv.DictReader(source, delimiter=max(counts, key=lambda sign: counts[sign]))
+        except csv.Error as error:
+            raise InputError(f"{file}, line 1 must be CSV, got: {error}") from error
         try:
             for row in reader:
                 if None in row or None in row.values():

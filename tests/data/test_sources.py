@@ -213,13 +213,20 @@ def test_hub_ids_go_through_datasets(monkeypatch):
         ("a.jsonl", '{"instruction": "a"}\n{"b": \n', "a.jsonl, line 2 must be JSON, got: Expect"),
         ("a.json", '[\n{"instruction": "a"},\n{"b" 1}]', "a.json, line 3 must be JSON, got: Expec"),
         ("a.json", '[{"instruction": "a"}', "a.json, line 1 must be JSON"),
+        ("a.json", '[{"instruction": "a"}]\n[{}]', "a.json, line 1 must be JSON, got: Extra data"),
+        (
+            "a.json",
+            '{\n "rows": [\n {"instruction": "a"}\n]\n}',
+            "a.json must be a list of objects, or one object a line, got '{' as its first line",
+        ),
+        ("a.json", '{\n "data": [\n 1\n]\n}', "must be a list of objects, or one object a line"),
         ("a.jsonl", '{"q": 1, "b": 2}', "line 1 must have a column 'instruction'; it has q, b"),
         ("a.jsonl", '{"instruction": ["a"]}', "column 'instruction' must hold text, got list"),
         ("a.jsonl", "[1]\n3", "line 1 must be an object {...}, got list"),
         ("a.csv", "instruction,b\n1\n", "a.csv, line 2 must have 2 fields as its header"),
         ("a.csv", "q,b\n1,2\n", "line 2 must have a column 'instruction'; it has q, b"),
         ("a.parquet", "PAR1", "a.parquet must be a whole Parquet file"),
-        ("a.txt", "hello", "must end with .json, .jsonl, .csv, .parquet, got suffix '.txt'"),
+        ("a.txt", "hello", "must end with .json, .jsonl, .csv, .tsv, .parquet, got suffix '.txt'"),
     ],
 )
 def test_broken_files_are_refused_with_file_and_line(tmp_path, name, text, message):
@@ -298,7 +305,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 def test_absent_places_are_refused(tmp_path):
     with pytest.raises(InputError, match="must be a file, a folder or a hub id, found nothing"):
         read(Source(path=str(tmp_path / "none.json")))
-    with pytest.raises(InputError, match=r"must hold .json, .jsonl, .csv, .parquet files"):
+    with pytest.raises(InputError, match=r"must hold .json, .jsonl, .csv, .tsv, .parquet files"):
         read(Source(path=str(tmp_path)))
     with pytest.raises(InputError, match="give it with --source alpaca=PATH"):
         read(Source(kind="alpaca"))
