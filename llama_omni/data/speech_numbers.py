@@ -25,7 +25,7 @@ def read_numbers(text: str, language: SpeechLanguage) -> str:
     Raises:
         MissingExtraError: the package `num2words` is not installed.
     """
-    if not any(character.isdigit() for character in text):
+    if not any(character.isdigit() or character == "^" for character in text):
         return text
     for pattern, write in _rules(language):
         text = pattern.sub(partial(_kept_apart, write=write), text)
@@ -53,6 +53,7 @@ def _rules(language: SpeechLanguage) -> list[Rule]:
     return [
         (re.compile(pattern), write)
         for pattern, write in [
+            *_powers(language, words),
             *_dates(language, words),
             *_times(language, words),
             *_ranges(language, words),
@@ -63,6 +64,30 @@ def _rules(language: SpeechLanguage) -> list[Rule]:
 
 
 _Rules = list[tuple[str, Callable[[Match], str | None]]]
+
+
+def _powers(language: SpeechLanguage, words: NumberWords) -> _Rules:
+    """Say the sign; exponents stay numbers, which units and fractions may follow or be."""
+    number, named = r"(?<=[\d)]) ?\^ ?", _any(language.powers)
+    words_too = _any(set(language.units) & language.before_year) or "(?!)"  # "10^5 in words"
+    return [
+        (r"(?<=[\w)]) ?\^ ?\{([^{}]{1,20})\}", lambda m: f"^{m[1]}"),
+        (r"(?<=[\d)])( ?\^ ?\d+) ?[-\u2212] ?(?=\d)", lambda m: f"{m[1]} {language.minus} "),
+        (
+            rf"{number}({named})(?![\d^]|[.,/]\d| ?\^| ?(?:{_any(language.units)})(?![\w^]))",
+            lambda m: f" {language.powers[m[1]]}",
+        ),
+        (
+            rf"{number}(\d{{4,}}|\d+(?= (?:{words_too})\b))(?![\d.,]*\d)",  # and no year
+            lambda m: f" {language.power} {words.number(m[1])}",
+        ),
+        (
+            r"(?<=[\w)]) ?\^ ?([-\u2212])?(?=[A-Za-z]\b)",
+            lambda m: f" {language.power} {f'{language.minus} ' if m[1] else ''}",
+        ),
+        (rf"{number}(?=[-\u2212]?\.?\d)", lambda _: f" {language.power} "),
+        (r"(?<=[A-Za-z]) ?\^ ?(?=[-\u2212]\d)", lambda _: f" {language.power} "),
+    ]
 
 
 def _dates(language: SpeechLanguage, words: NumberWords) -> _Rules:
@@ -150,6 +175,7 @@ def _amounts(language: SpeechLanguage, words: NumberWords) -> _Rules:
 def _plain(language: SpeechLanguage, words: NumberWords) -> _Rules:
     small = _any(scale for scale in language.scales if scale.islower())
     operators = _any(language.operators)
+    powers = "".join(rf"|(?<={re.escape(said)})" for said in language.powers.values())
 
     def power(match: Match) -> str:
         said = language.powers.get(match[1]) or f"{language.power} {words.number(match[1])}"
@@ -174,7 +200,7 @@ def _plain(language: SpeechLanguage, words: NumberWords) -> _Rules:
             lambda m: f" {language.point} ".join(map(words.number, m.group().split("."))),
         ),
         (
-            rf"(?<=[\d)])( ?)({operators}|\u2044)\1(?=[\d(])",
+            rf"(?:(?<=[\d)]){powers})( ?)({operators}|\u2044)\1(?=[\d(])",
             lambda m: f" {language.operators.get(m[2], language.operators['/'])} ",
         ),
         (r"\bNo\. ?(?=\d)", lambda _: f"{language.symbols['#']} "),

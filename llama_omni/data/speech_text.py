@@ -42,7 +42,8 @@ _FOLDED = str.maketrans(
         **{"\u0131": "i", "\u1e9e": "SS"},
     }
 )
-_SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
+_SUPERSCRIPT = re.compile("[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
+_POWER = re.compile(r"(?<=\d)( ?)\*\*\1(?=[-\u2212]?\d)")  # as programs write it; not bold type
 _FENCE = re.compile(r"```|~~~")
 _CODE = re.compile(
     r"^\s*(?:def |class |import |from \w+ import |#include|public |function |var |let |const |"
@@ -172,6 +173,7 @@ def _plain_characters(text: str) -> str:
 
 def _without_markup(text: str, language: SpeechLanguage) -> str:
     """Take Markdown and tags away, and end every line that is an item or a heading."""
+    text = _POWER.sub("^", text)
     text = re.sub(r"!\[[^\]\n]*\]\([^)\n]*\)", " ", text)
     text = re.sub(r"\[([^\]\n]*)\]\([^)\n]*\)", r"\1", text)
     text = re.sub(r"<(?:br|p|/p|li|/li)\s*/?>", "\n", text)

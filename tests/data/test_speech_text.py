@@ -58,6 +58,17 @@ EXAMPLES = [
     ("3 + 4 = 7; 3*4; 10 / 2; 8-3=5; 3 x 4", "three plus four equals seven, three times four, ten "
      "over two, eight minus three equals five, three times four"),
     ("x\u00b2 + y^3 = 2^10", "x squared plus y cubed equals two to the power of ten"),
+    ("10^5, 2 ** 8 m, 5**2 = 25, 7\u00b2", "ten to the power of five, two to the power of "
+     "eight meters, five squared equals twenty-five, seven squared"),
+    ("3 * 10^5 km or 10^2 km, 10^6 in all", "three times ten to the power of five kilometers or "
+     "ten to the power of two kilometers, ten to the power of six in all"),
+    ("10^-3, 10\u207b\u00b3, 2^0.5, 2^1/2", "ten to the power of minus three, ten to the power of "
+     "minus three, two to the power of zero point five, two to the power of one half"),
+    ("4\u00b3 * 2 + 2^1024", "four cubed times two plus two to the power of one thousand and "
+     "twenty-four"),
+    ("2^n, e^{-x}, x^n", "two to the power of n, e to the power of minus x, x to the power of n"),
+    ("2**3 and 4**5, **2** 3", "two cubed and four to the power of five, two three"),
+    ("2^10-1 = 1023", "two to the power of ten minus one equals one thousand and twenty-three"),
     ("~5 \u2264 6 \u2248 \u03c0", "about five at most six is about pi"),
     # letters
     ("Dr. Smith vs. Mr. Hu, e.g. today, etc.", "Doctor Smith versus Mister Hu, for example today, "
