@@ -1,5 +1,7 @@
 """`llama-omni data`: build a data set, look at one, and make units."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +83,7 @@ def build(
 
     Run the same command again after an interruption: it goes on where it stopped.
     """
-    with one_line_errors(debug):
+    with one_line_errors(debug), _interrupted_by_sigterm():
         from llama_omni.data.build import build as build_set
         from llama_omni.data.named import find_recipe, with_paths
         from llama_omni.overrides import override
@@ -123,6 +125,27 @@ def info(
             f"{rejected:,} records were rejected; recipe {manifest['recipe']['name']}, "
             f"seed {manifest['seed']}"
         )
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C, so that the processes of the build are ended too.
+
+    Only the first: who ends a group of processes often tells its first one twice.
+    """
+
+    def interrupt(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(summary: "BuildSummary") -> None:
