@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from llama_omni.train.checkpoints import Checkpoints, fingerprint, write_folder
 from llama_omni.train.learner import Learner
 from llama_omni.train.processes import set_up, to_device
 from llama_omni.train.run_folder import read_settings, settle
-from llama_omni.train.sampler import Batches, Keys, StepPlan, seeded
+from llama_omni.train.sampler import Batch, Batches, Keys, StepPlan, seeded
 from llama_omni.train.settings import FREE_TO_CHANGE, TrainSettings, greater_is_better
 from llama_omni.train.stop_signals import watch_signals
 from llama_omni.train.task import Task
@@ -32,8 +32,6 @@ from llama_omni.train.tracking import Tracking
 from llama_omni.train.writing import writing
 
 logger = logging.getLogger(__name__)
-
-Batch = tuple[list[int], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,6 +197,11 @@ class _Run:
             workers=settings.workers,
             pin_memory=processes.device.type == "cuda",
         )
+        with closing(batches):
+            return self._steps_of(batches)
+
+    def _steps_of(self, batches: Iterator[Batch]) -> str:
+        settings = self.settings
         self.learner.train_mode()
         stop = ""
         while self.step < self.max_steps and not stop:

@@ -7,16 +7,18 @@ accumulation; so a resumed run, and one with another number of processes, sees t
 
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from llama_omni.errors import ConfigError
+from llama_omni.errors import ConfigError, LlamaOmniError
+
+Batch = tuple[list[int], dict[str, Any]]  # its rows, and what `Task.collate` made
 
 
 class StepPlan:
@@ -101,8 +103,16 @@ class Batches(Dataset):
         self._task, self._dataset, self._plan = task, dataset, plan
         self._size, self._seed = size, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[list[int], dict[str, Any]]:
-        step, part = key
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        """Return a batch and its rows; in a loader's worker, also what was refused."""
+        try:
+            return self._batch(*key)
+        except LlamaOmniError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # raised by a worker, it would come with a page about the worker
+
+    def _batch(self, step: int, part: int) -> Batch:
         rows = self._plan.rows(step).tolist()
         begin = getattr(self._task, "begin_step", None)
         if begin is not None:  # a task whose batches change as training goes on
@@ -114,8 +124,14 @@ class Batches(Dataset):
 
     def loader(
         self, keys: Sequence[tuple[int, int]], *, workers: int, pin_memory: bool
-    ) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """Yield the batches of these keys in order, made ahead by worker processes."""
+    ) -> Generator[Batch, None, None]:
+        """Yield the batches of these keys in order, made ahead by worker processes.
+
+        Close it: workers ignore the signal that Python would end them by.
+
+        Raises:
+            LlamaOmniError: a row cannot be read, or makes no batch.
+        """
         loader = DataLoader(
             self,
             sampler=keys,  # pyright: ignore[reportArgumentType]
@@ -126,7 +142,15 @@ class Batches(Dataset):
             worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # else it would draw from the run's own
         )
-        return iter(loader)
+        batches: Any = iter(loader)
+        try:
+            for batch in batches:
+                if isinstance(batch, LlamaOmniError):
+                    raise batch
+                yield batch
+        finally:
+            if workers:
+                batches._shutdown_workers()  # it has no public way; else at the end of the process
 
 
 class Keys(Sequence[tuple[int, int]]):

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from llama_omni.errors import ConfigError, OutputError, TrainingError
+from llama_omni.errors import ConfigError, InputError, OutputError, TrainingError
 from llama_omni.train.runner import train
 from tests.train.runs import Line, Rows, lines, settings
 
@@ -373,3 +374,14 @@ def test_two_processes_equal_one(tmp_path):
     assert re.search(r"got nan at step \d+ for samples .*row-7", output)
     with pytest.raises(TrainingError, match=r"over 2 processes, as it was .* with whole weights"):
         run(tmp_path / "sharded", sharding="fsdp")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_row_that_is_refused_is_told_as_it_is_and_leaves_no_worker(tmp_path, workers):
+    class Mute(Line):
+        def collate(self, items):
+            raise InputError("sample x: its question must have sound, got none")
+
+    with pytest.raises(InputError, match="^sample x: its question must have sound, got none$"):
+        run(tmp_path, Mute(), workers=workers)
+    assert not multiprocessing.active_children()
