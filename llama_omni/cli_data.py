@@ -45,7 +45,7 @@ def build(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where instructions come from: a file (.json, .jsonl, .csv, .parquet), a folder "
+            help="Where instructions come from: a file (.json, .jsonl, .csv, .tsv, .parquet), a folder "
             "of these, or a hub id; LABEL=PATH where a recipe has several. Repeatable.",
             metavar="[LABEL=]PATH",
             show_default=False,

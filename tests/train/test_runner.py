@@ -382,6 +382,6 @@ def test_row_that_is_refused_is_told_as_it_is_and_leaves_no_worker(tmp_path, wor
         def collate(self, items):
             raise InputError("sample x: its question must have sound, got none")
 
-    with pytest.raises(InputError, match="^sample x: its question must have sound, got none$"):
+    with pytest.raises(InputError, match=r"^sample x: its question must have sound, got none$"):
         run(tmp_path, Mute(), workers=workers)
     assert not multiprocessing.active_children()
