@@ -45,8 +45,8 @@ def build(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where instructions come from: a file (.json, .jsonl, .csv, .tsv, .parquet), a folder "
-            "of these, or a hub id; LABEL=PATH where a recipe has several. Repeatable.",
+            help="Where instructions come from: a file (.json, .jsonl, .csv, .tsv, .parquet), a "
+            "folder of these, or a hub id; LABEL=PATH where a recipe has several. Repeatable.",
             metavar="[LABEL=]PATH",
             show_default=False,
         ),

@@ -23,8 +23,8 @@ Table = Annotated[
     Path | None,
     typer.Option(
         "--source",
-        help="What to learn from: .json, .jsonl, .csv, .tsv or .parquet with the columns question and "
-        "answer (others: --set texts.columns.question=NAME), or a folder of these.",
+        help="What to learn from: .json, .jsonl, .csv, .tsv or .parquet with the columns question "
+        "and answer (others: --set texts.columns.question=NAME), or a folder of these.",
         metavar="PATH",
         show_default="the tiny model's world",
     ),
