@@ -339,6 +339,8 @@ def _answer(
     assert reply is not None, "the last event of a reply is ReplyDone"
     if job.output is not None and len(reply.audio):
         reply.save(job.output)
+    elif job.output is not None:  # an older answer is not this one's
+        job.output.unlink(missing_ok=True)
     if show.json:
         print(json_line(job.name, reply, job.output), flush=True)
     else:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 # An absolute path, alone or after the name of a set, a system or an option; a split may follow.
-_FOLDERS = re.compile(r"(^|[:=])/(?!/)(?:[^:=]*/)?([^/:=]+)/?(:\w+)?$")
+_FOLDERS = re.compile(r"(^|[:=])/(?!/)(?:[^:=]*/)?([^/:=]+)/?(:\w+(?:\.\w+)*)?$")
 
 
 class _RunByDefault(TyperGroup):

@@ -193,7 +193,8 @@ def _records(texts: "TextRecipe", source: Path | None) -> "Iterator[Record]":
 
     sources = texts.sources
     if source is not None:
-        sources = (Source(kind="table", path=str(source), columns=texts.columns),)
+        found = {"path": str(source), "hub_split": None}
+        sources = (Source(kind="table", columns=texts.columns, **found),)
     for one in sources:
         yield from _read(one, seed=texts.seed)
 

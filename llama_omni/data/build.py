@@ -333,10 +333,15 @@ class _Build:
                 tasks.append(("write", len(tasks), argument))
                 sizes.append(sum(len(rows) for rows in pieces.values()))
         if not tasks:
+            rejects = self._rejects()
+            if any(row.stage == "filter" for row in rejects):
+                remedy = "change the filters and run it again"
+            else:
+                remedy = f"mend it and delete {self.output} to build it anew"
             raise InputError(
                 f"at least one record must pass the filters, got none of "
-                f"{self.parts['source'][0].records}; the first reason: "
-                f"{self._rejects()[0].reason}; change the filters and run it again"
+                f"{self.parts['source'][0].records}; the first reason: {rejects[0].reason}; "
+                f"{remedy}"
             )
         self._forget_damaged(len(tasks))
         self._tasks("write", tasks, sizes)

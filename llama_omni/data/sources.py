@@ -3,11 +3,12 @@
 Each source is read as a stream, and gives the same records in the same order each time.
 """
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,8 @@ from llama_omni.data.items import Item, KeepSound, sound_of
 from llama_omni.data.records import Record
 from llama_omni.data.tables import Located, read_rows
 from llama_omni.errors import ConfigError, InputError
+
+logger = logging.getLogger(__name__)
 
 KINDS: tuple[str, ...] = ("table", "alpaca", "ultrachat", "released", "tiny")
 
@@ -56,7 +59,8 @@ class Source:
     path: str = ""  # a file, a folder, or a hub id; nothing for the tiny domain
     name: str = ""  # of the records, in their ids; empty: the kind
     limit: int | None = None  # the first so many records
-    split: str = "train"  # of the records, where neither a column nor their file's name says it
+    split: str = "train"  # of the records, where no column says it; another than "train" goes
+    # before the split that a file's name tells
     hub_split: str | None = "train"  # which split of a folder or hub id is read; none: all of them
     held_out: float = 0.0  # share of the training records, drawn by id, that go to the split "test"
     answers: bool = True  # take the source's own answers; false: have others written
@@ -178,7 +182,9 @@ def _read(
     for number, located in enumerate(read_rows(source.path, split=source.hub_split)):
         if source.kind == "table":
             _check_columns(located, source.columns, hint)
-        told = source if located.split is None else replace(source, split=located.split)
+        told = source
+        if source.split == "train" and located.split is not None:
+            told = replace(source, split=located.split)
         yield located.where, make(located, f"{source.label}-{number:07d}", told)
 
 
@@ -257,6 +263,9 @@ def _ultrachat(located: Located, name: str, source: Source) -> Item:
 def _table(located: Located, name: str, source: Source, keep: KeepSound) -> Item:
     columns = source.columns
 
+    if located.row.get("history"):
+        _tell_turns(located.where.partition(", ")[0])
+
     def optional(column: str | None) -> str | None:
         return _text(located, column) or None if column is not None else None
 
@@ -282,6 +291,12 @@ def _table(located: Located, name: str, source: Source, keep: KeepSound) -> Item
         question_sound=sound(columns.question_audio),
         answer_sound=sound(columns.answer_audio),
     )
+
+
+@cache
+def _tell_turns(place: str) -> None:
+    """Say once of a file that the earlier turns of its rows are lost."""
+    logger.warning("earlier turns of rows are not read from a table file=%s", place)
 
 
 def _item(name: str, source: Source, **fields: Any) -> Item:

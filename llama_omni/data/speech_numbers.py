@@ -82,7 +82,7 @@ def _powers(language: SpeechLanguage, words: NumberWords) -> _Rules:
             lambda m: f" {language.power} {words.number(m[1])}",
         ),
         (
-            r"(?<=[\w)]) ?\^ ?([-\u2212])?(?=[A-Za-z]\b)",
+            r"(?:(?<=[\d)])|(?<=\b[A-Za-z])) ?\^ ?([-\u2212])?(?=[A-Za-z]\b)",
             lambda m: f" {language.power} {f'{language.minus} ' if m[1] else ''}",
         ),
         (rf"{number}(?=[-\u2212]?\.?\d)", lambda _: f" {language.power} "),

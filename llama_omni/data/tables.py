@@ -7,6 +7,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +64,8 @@ def read_rows(path: str, *, split: str | None = None) -> Iterator[Located]:
         )
         if found:
             raise InputError(
-                f"{place} must hold files of the split {split!r}, found {', '.join(found)}"
+                f"{place} must hold files of the split {split!r} (hub_split), found "
+                f"{', '.join(found)}"
             )
         raise InputError(f"{place} must hold {', '.join(SUFFIXES)} files, found none")
     if files:
@@ -84,11 +86,10 @@ def _check_written(place: Path) -> None:
     except (OSError, ValueError):
         return
     if isinstance(manifest, dict) and "shards" in manifest:
-        columns = ("split", "question_audio", "answer_audio")
         raise InputError(
-            f"{place} must be tables, got a finished data set; to read its shards, sound too, give "
-            f"--source {place / 'data'} "
-            + " ".join(f"--set sources.0.columns.{name}={name}" for name in columns)
+            f"{place} must be tables, got a finished data set; its shards are tables and lie in "
+            f"{place / 'data'}, with the columns question, answer, split, question_audio and "
+            "answer_audio"
         )
 
 
@@ -264,13 +265,17 @@ def _broken(file: Path, line: int, text: str, error: ValueError | RecursionError
 
 
 def _read_csv(file: Path) -> Iterator[Located]:
-    """Yield the rows below a header, whose separator is the one that gives it most columns."""
+    """Yield the rows below a header.
+
+    Its separator is the usual one where that gives several columns, else what gives most.
+    """
     with file.open(encoding="utf-8-sig", newline="") as source:
-        header = source.readline()
-        source.seek(0)
+        header = source.readline()  # not read twice: the file may be a pipe
+        usual = "\t" if file.suffix.lower() == ".tsv" else ","
         try:
-            counts = {sign: len(next(csv.reader([header], delimiter=sign), [])) for sign in ",;\t"}
-            reader = csv.DictReader(source, delimiter=max(counts, key=lambda sign: counts[sign]))
+            counts = {s: len(next(csv.reader([header], delimiter=s), [])) for s in ",;\t"}
+            best = usual if counts[usual] > 1 else max(counts, key=lambda sign: counts[sign])
+            reader = csv.DictReader(chain([header], source), delimiter=best)
         except csv.Error as error:
             raise InputError(f"{file}, line 1 must be CSV, got: {error}") from error
         try:
@@ -310,8 +315,8 @@ def _read_hub(path: str, split: str | None) -> Iterator[Located]:
         for part in sorted(several, key=lambda part: _ORDER[split_of(part) or "train"]):
             of_split = "" if split is not None else f", split {part}"
             rows = several[part]
-            if hasattr(rows, "decode"):  # sound stays as it is stored
-                rows = rows.decode(False)
+            if getattr(rows, "features", None):  # known ones alone can be left as they are stored
+                rows = rows.decode(False)  # sound
             for number, row in enumerate(rows):
                 yield Located(f"{path}{of_split}, row {number}", row, split_of(part))
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:

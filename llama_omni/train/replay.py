@@ -36,7 +36,7 @@ class WrittenQuestions(Dataset[Example]):
     def __init__(self, source: str, *, limit: int | None, seed: int) -> None:
         columns = Columns(question="question", answer="answer")
         kind = "tiny" if source == "tiny" else "table"
-        chosen = Source(kind=kind, path=source, limit=limit, columns=columns)
+        chosen = Source(kind=kind, path=source, limit=limit, columns=columns, hub_split=None)
         self._records = [item.record for item in read_sources((chosen,), seed=seed)]
         for record in self._records:
             if record.answer is None:

@@ -141,7 +141,8 @@ class _Run:
         if self.greater is None:
             self.greater = greater_is_better(settings.metric)
         values = asdict(settings) | {"greater_is_better": self.greater}
-        fixed = {name: value for name, value in values.items() if name not in FREE_TO_CHANGE}
+        free_to_change = FREE_TO_CHANGE | settings.unused()
+        fixed = {name: value for name, value in values.items() if name not in free_to_change}
         # A metric that no evaluation gives is found out at the first: it may be put right.
         free = () if (self.output / "best").exists() else ("metric", "greater_is_better")
         settle(

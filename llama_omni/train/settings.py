@@ -69,6 +69,10 @@ class TrainSettings:
         if self.optimizer == "muon" and self.sharding != "none":
             raise ConfigError(f"sharding must be none with optimizer=muon, got {self.sharding!r}")
 
+    def unused(self) -> set[str]:
+        """Return fields that mean nothing beside the others: a run is the same without them."""
+        return set()
+
     def steps(self, num_rows: int, processes: int) -> int:
         """Return the optimiser steps of a run over so many rows."""
         rows = self.batch_size * self.accumulation * processes

@@ -1,7 +1,7 @@
 """What the two stages are told, beside how their runs are made."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from llama_omni.errors import ConfigError
 from llama_omni.train.settings import TrainSettings, at_least
@@ -67,12 +67,12 @@ class StageOneSettings(StageSettings):
             raise ConfigError(f"lora_alpha must be above 0 and finite, got {self.lora_alpha}")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout must be 0 or more, below 1, got {self.lora_dropout}")
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if self.llm != "lora" and item.name.startswith("lora_") and value != item.default:
+        for name in self.unused():
+            value, usual = getattr(self, name), StageOneSettings.__dataclass_fields__[name].default
+            if value != usual:
                 raise ConfigError(
-                    f"{item.name} must be left out with llm={self.llm}, got {value}; "
-                    "give llm=lora to train by LoRA"
+                    f"{name} must be left out with llm={self.llm}, got {value}; give llm=lora to "
+                    "train by LoRA"
                 )
         if self.augment and self.feature_cache:
             raise ConfigError("feature_cache must be empty with augment: sounds differ each time")
@@ -82,6 +82,11 @@ class StageOneSettings(StageSettings):
                 "spoken questions alone"
             )
         at_least(self, "text_rows", 0)
+
+    def unused(self) -> set[str]:
+        """Return LoRA's fields where the LLM learns otherwise."""
+        names = {"lora_rank", "lora_alpha", "lora_dropout", "lora_targets"}
+        return set() if self.llm == "lora" else names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -161,8 +161,10 @@ def test_a_model_that_cannot_be_loaded_ends_the_command(run, monkeypatch, questi
 def test_a_reply_without_sound_says_so_and_writes_no_file(run, monkeypatch, question, tmp_path):
     monkeypatch.setattr(cli, "_load", lambda model, **options: FakeAssistant(words=()))
     file = tmp_path / "answer.wav"
+    file.write_bytes(b"of an older answer")
     code, out, err = run("ask", question, "-o", file)
     assert (code, err) == (0, "")
+    assert not file.exists()
     assert "time to first audio none, real-time factor none, lagging words none" in out
     assert out.endswith("0 units, 0.00 s of sound at 16000 Hz\nno sound: the model said no units\n")
     code, out, _ = run("ask", question, "-o", file, "--json")

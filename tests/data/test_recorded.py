@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -168,8 +169,7 @@ def test_finished_set_is_refused_and_its_shards_are_read_as_told(folder):
     (first,) = find_recipe("custom").sources
     with pytest.raises(InputError, match="must be tables, got a finished data set") as caught:
         build(recipe_for(replace(first, path=str(folder / "set"))), folder / "new", tools=FAKES)
-    assert f"--source {folder}/set/data --set sources.0.columns.split=split" in str(caught.value)
-    assert "--set sources.0.columns.question_audio=question_audio" in str(caught.value)
+    assert f"its shards are tables and lie in {folder}/set/data, with" in str(caught.value)
     columns = replace(
         first.columns, split="split", question_audio="question_audio", answer_audio="answer_audio"
     )
@@ -210,3 +210,10 @@ def test_released_sound_of_another_kind_is_called_so(folder, speech):
     with pytest.raises(InputError, match=r"line 1: 'speech' must be the path of a sound, or") as e:
         list(read_sources([Source(kind="released", path=str(folder / "r.jsonl"))], seed=0))
     assert str(e.value).endswith(f"got {type(speech).__name__}")
+
+
+def test_set_whose_sounds_are_all_absent_is_told_what_to_do(folder):
+    source = write(folder, rows_of(folder, lambda path: f"nowhere/{path}"), "t.jsonl")
+    message = f"got no such file; mend it and delete {folder / 'set'} to build it anew"
+    with pytest.raises(InputError, match=re.escape(message)):
+        build(recipe_for(source), folder / "set", tools=FAKES)

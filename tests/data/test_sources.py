@@ -142,13 +142,26 @@ def test_names_of_files_tell_their_split_and_train_is_read_first(tmp_path, layou
     assert [one["file"] for one in read_origins([only])] == [LAYOUTS[layout][0]]
 
 
+def test_split_that_a_source_names_goes_before_that_of_a_files_name(tmp_path):
+    lines(tmp_path / "train.jsonl", [{"instruction": "only"}])
+    source = Source(path=str(tmp_path), split="test")
+    assert [record.split for record in read(source)] == ["test"]
+
+
+def test_earlier_turns_in_a_table_are_said_to_be_lost_once(tmp_path, caplog):
+    rows = [{"instruction": str(n), "history": [{"question": "q", "answer": "a"}]} for n in "ab"]
+    lines(tmp_path / "turns.jsonl", rows)
+    assert len(read(Source(path=str(tmp_path / "turns.jsonl")))) == 2
+    assert caplog.text.count("earlier turns of rows are not read from a table") == 1
+
+
 def test_splits_as_files_call_them_can_be_named_and_absent_ones_are_refused(tmp_path):
     for name in ("train_sft-00000-of-00001", "train_gen-00000-of-00001"):
         lines(tmp_path / f"{name}.jsonl", [{"instruction": name, "part": "other"}])
     source = Source(path=str(tmp_path), hub_split="train_sft")
     assert [record.question for record in read(source)] == ["train_sft-00000-of-00001"]
     assert read(replace(source, columns=Columns(split="part")))[0].split == "other"
-    with pytest.raises(InputError, match=r"must hold files of the split 'test', found train"):
+    with pytest.raises(InputError, match=r"files of the split 'test' \(hub_split\), found train"):
         read(replace(source, hub_split="test"))
 
 
@@ -172,6 +185,20 @@ def test_tiny_domain_is_a_source():
     records = read(Source(kind="tiny", limit=5), Source(kind="tiny", split="test_seen", limit=2))
     assert [record.split for record in records] == ["train"] * 5 + ["test_seen"] * 2
     assert all(record.answer for record in records)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_streams_of_the_hub_are_read_in_any_format(tmp_path, monkeypatch, kind):
+    datasets = pytest.importorskip("datasets")
+    path = tmp_path / f"a.{kind}"
+    found = datasets.Dataset.from_list([{"instruction": "Why?"}])
+    if kind == "json":
+        path.write_text(json.dumps([{"instruction": "Why?"}]))
+    else:
+        getattr(found, f"to_{kind}")(path)
+    stream = datasets.load_dataset(kind, data_files=str(path), split="train", streaming=True)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_args, **_named: stream)
+    assert [record.question for record in read(Source(path="someone/set"))] == ["Why?"]
 
 
 def test_hub_ids_go_through_datasets(monkeypatch):

@@ -66,6 +66,7 @@ EXAMPLES = [
      "minus three, two to the power of zero point five, two to the power of one half"),
     ("4\u00b3 * 2 + 2^1024", "four cubed times two plus two to the power of one thousand and "
      "twenty-four"),
+    ("Press Ctrl^C", "Press Ctrl C"),
     ("2^n, e^{-x}, x^n", "two to the power of n, e to the power of minus x, x to the power of n"),
     ("2**3 and 4**5, **2** 3", "two cubed and four to the power of five, two three"),
     ("2^10-1 = 1023", "two to the power of ten minus one equals one thousand and twenty-three"),

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import threading
 
 import pytest
 
@@ -23,6 +25,19 @@ def test_separator_of_a_table_is_told_by_its_header(tmp_path, name, sign):
     ]  # fmt: skip
     (tmp_path / name).write_text("instruction\nWho me or you?\n")
     assert read(Source(path=str(tmp_path / name)))[0].question == "Who me or you?"
+
+
+def test_usual_separator_goes_before_others_and_a_pipe_will_do(tmp_path):
+    (tmp_path / "a.csv").write_text("question;de;fr,instruction\n1,Yes?\n")
+    (tmp_path / "a.tsv").write_text("other, still, other\tinstruction\n1,2,3\tNo?\n")
+    for name, said in (("a.csv", "Yes?"), ("a.tsv", "No?")):
+        assert read(Source(path=str(tmp_path / name)))[0].question == said
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("instruction\nWho?\n",))
+    writer.start()
+    assert read(Source(path=str(pipe)))[0].question == "Who?"
+    writer.join()
 
 
 @pytest.mark.parametrize("chunk", [64, 1 << 20])

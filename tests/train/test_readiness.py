@@ -1,12 +1,14 @@
 """What would stop a stage late is refused before the first one begins."""
 
 import importlib.util
+import json
 
 import pytest
 import torch
 
 from llama_omni.errors import ConfigError, MissingExtraError, OutputError
 from llama_omni.train.readiness import check_ready
+from llama_omni.train.runner import train
 from llama_omni.train.stage_settings import StageOneSettings, StageTwoSettings
 from tests.train.talk import examples, stage_one, stage_two, talking_model
 
@@ -49,3 +51,13 @@ def test_absent_wandb_is_told_with_what_to_install(monkeypatch):
     message = "stage2.wandb_project needs the package 'wandb'; install it with: pip install wandb$"
     with pytest.raises(MissingExtraError, match=message):
         check_ready(StageTwoSettings(wandb_project="mine"), (), name="stage2")
+
+
+def test_run_that_an_earlier_version_noted_fields_of_lora_for_goes_on_without_it(tmp_path):
+    rows = examples(8)
+    for stop in (1e-9, 0.0):
+        task = stage_one(*talking_model(), max_steps=3, stop_after_s=stop)
+        result = train(task, rows, rows.lengths, task._settings, tmp_path)
+        path = tmp_path / "settings.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_rank": 8}))
+    assert result.done

@@ -74,7 +74,9 @@ def test_sharded_run_gives_the_weights_of_a_whole_one(folder, kind):
     one = run(kind, folder, folder / f"one-{kind}", batch_size=8)
     assert one.done
     for product in ("final", "best"):
-        for path in Path(folder / f"one-{kind}" / product).glob("*.safetensors"):
+        paths = list(Path(folder / f"one-{kind}" / product).glob("*.safetensors"))
+        assert paths
+        for path in paths:
             expected = load_file(path)
             found = load_file(folder / f"two-{kind}" / product / path.name)
             assert found.keys() == expected.keys()
