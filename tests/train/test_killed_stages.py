@@ -1,7 +1,6 @@
 """Both stages, killed at random points again and again, end as an undisturbed run does."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from tests.train.talk import examples, stage_one, stage_two, talking_model
 
 ROOT = Path(__file__).parents[2]
 STAGES = {"one": stage_one, "two": stage_two}
-STEPS, KILLS = 24, 4
+STEPS, KILLS = 48, 4
 SETTINGS = {"max_steps": STEPS, "batch_size": 4, "save_every": 3, "eval_every": 8}
 RUN = """
 import sys
@@ -58,7 +57,7 @@ def test_stage_killed_at_random_points_ends_the_same(name, tmp_path):
         while len(lines_of(output)) < wanted and process.poll() is None:
             time.sleep(0.005)
         time.sleep(chance.random() * 0.05)  # anywhere: in a step, in an evaluation, in a save
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it must not end before"
     assert run(name, output).done
     assert results(output) == results(whole)
