@@ -337,12 +337,13 @@ def _answer(
         if not show.json:
             print(flush=True)
     assert reply is not None, "the last event of a reply is ReplyDone"
-    if job.output is not None and len(reply.audio):
-        reply.save(job.output)
+    kept = job.output if len(reply.audio) else None
+    if kept is not None:
+        reply.save(kept)
     elif job.output is not None:  # an older answer is not this one's
         job.output.unlink(missing_ok=True)
     if show.json:
-        print(json_line(job.name, reply, job.output), flush=True)
+        print(json_line(job.name, reply, kept), flush=True)
     else:
         print(summary(reply, job.output), flush=True)
     if show.player is not None:

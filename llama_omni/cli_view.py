@@ -53,7 +53,7 @@ def json_line(question: str, reply: Reply, output: Path | None) -> str:
     Args:
         question: what was asked, or its file.
         reply: the answer.
-        output: where its sound is, if it has one; None: nowhere.
+        output: where its sound is; None: nowhere.
     """
     return json.dumps(
         {
@@ -62,7 +62,7 @@ def json_line(question: str, reply: Reply, output: Path | None) -> str:
             "units": reply.units,
             "token_ids": reply.token_ids,
             "timings": asdict(reply.timings),
-            "output": None if output is None or not len(reply.audio) else str(output),
+            "output": None if output is None else str(output),
             "sample_rate": reply.sample_rate,
             "duration_s": reply.duration_s,
             "real_time_factor": reply.real_time_factor,

@@ -19,14 +19,11 @@ from transformers import PretrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from llama_omni.checkpoint.released import RELEASED_TYPE
-from llama_omni.checkpoint.safetensors_read import StoredTensor, read_folder, read_json
+from llama_omni.checkpoint.safetensors_read import StoredTensor, read_config, read_folder
 from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.omni import OmniModel
 from llama_omni.model.vocoder import UnitVocoder, VocoderConfig
-
-# Where a training leaves its model, the one to use first.
-_PRODUCTS = ("stage2/best", "stage2/final", "stage1/final", "best", "final")
 
 
 def load_model(
@@ -58,22 +55,8 @@ def load_vocoder(
 ) -> UnitVocoder:
     """Load a vocoder's folder; arguments and errors are those of `load_model`."""
     folder = Path(folder)
-    refuse_run(folder)
-    values = read_json(folder / "config.json")
+    values = read_config(folder)
     return _load(UnitVocoder, folder, VocoderConfig(**values), torch.device(device), dtype)
-
-
-def refuse_run(folder: Path) -> None:
-    """Refuse the folder of a training where a model's is wanted, and name the model in it.
-
-    Raises:
-        CheckpointError: it is one; any other folder passes.
-    """
-    if (folder / "config.json").is_file():
-        return
-    for product in _PRODUCTS:
-        if (folder / product / "config.json").is_file():
-            raise CheckpointError(f"{folder} is a run; its model is {folder / product}")
 
 
 def _load(
@@ -120,8 +103,7 @@ def _native_config(folder: Path) -> OmniConfig:
     path = folder / "config.json"
     if not folder.is_dir():
         raise CheckpointError(f"{folder} must be a folder with a model, got no such folder")
-    refuse_run(folder)
-    values = read_json(path)
+    values = read_config(folder)
     kind = values.get("model_type")
     if kind == RELEASED_TYPE:
         raise CheckpointError(

@@ -19,8 +19,8 @@ from llama_omni.checkpoint.safetensors_read import (
     DTYPES,
     PIECE_BYTES,
     Source,
+    read_config,
     read_folder,
-    read_json,
 )
 from llama_omni.errors import CheckpointError
 
@@ -182,7 +182,7 @@ def _from_openai(path: Path) -> ReleasedEncoder:
 
 
 def _from_folder(folder: Path) -> ReleasedEncoder:
-    values = read_json(folder / "config.json")
+    values = read_config(folder)
     if values.get("model_type") != "whisper":
         raise CheckpointError(
             f"model_type in {folder / 'config.json'} must be 'whisper', "

@@ -29,6 +29,9 @@ _ITEM_BYTES = {
 }
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
+# Where a training leaves its model, the one to use first.
+_PRODUCTS = ("stage2/best", "stage2/final", "stage1/final", "best", "final")
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -222,6 +225,29 @@ def _numbered(folder: Path) -> list[Path]:
         if not shard.is_file():
             raise CheckpointError(f"{shard} must exist beside {paths[0].name}, got no such file")
     return paths
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the object in a folder's config.json.
+
+    Raises:
+        CheckpointError: it is missing or holds something else, or the folder is a training's.
+    """
+    refuse_run(folder)
+    return read_json(folder / "config.json")
+
+
+def refuse_run(folder: Path) -> None:
+    """Refuse the folder of a training where a model's is wanted, and name the model in it.
+
+    Raises:
+        CheckpointError: it is one; any other folder passes.
+    """
+    if (folder / "config.json").is_file():
+        return
+    for product in _PRODUCTS:
+        if (folder / product / "config.json").is_file():
+            raise CheckpointError(f"{folder} is a run; its model is {folder / product}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
-from llama_omni.checkpoint.native import quiet_transformers, random_model, refuse_run
+from llama_omni.checkpoint.native import quiet_transformers, random_model
 from llama_omni.checkpoint.released_encoder import ReleasedEncoder, read_encoder
+from llama_omni.checkpoint.safetensors_read import refuse_run
 from llama_omni.errors import CheckpointError, ConfigError
 from llama_omni.model.config import OmniConfig
 from llama_omni.model.omni import OmniModel
@@ -46,7 +47,7 @@ def assemble(
         ConfigError: the LLM is no folder and not to be had, or does not go with its tokeniser.
     """
     config = copy.deepcopy(config)
-    heard = _read_encoder(encoder)
+    heard = read_encoder(encoder)
     config.encoder = heard.config
     text, folder = read_llm(llm)
     tokenizer = load_tokenizer(folder)
@@ -76,7 +77,7 @@ def renew(
         ConfigError: a part does not fit in the other's place.
     """
     if encoder is not None:
-        heard = _read_encoder(encoder)
+        heard = read_encoder(encoder)
         found, wanted = (
             {k: getattr(c, k) for k in _HEARING} for c in (heard.config, model.config.encoder)
         )
@@ -148,11 +149,6 @@ def read_llm(llm: str) -> tuple[Any, Path]:
     if Path(llm).is_dir():
         text.config.name_or_path = ""  # a path of this machine, which would go into the product
     return text.eval(), folder
-
-
-def _read_encoder(path: Path) -> ReleasedEncoder:
-    refuse_run(path)
-    return read_encoder(path)
 
 
 def _take_encoder(model: OmniModel, heard: ReleasedEncoder) -> None:

@@ -89,11 +89,9 @@ class Part(list[Any]):
 
 def as_part(items: Sequence[Any]) -> Part:
     """Return a batch that `Batches` did not make as one that is a step of its own."""
-    return (
-        items
-        if isinstance(items, Part)
-        else Part(items, range(len(items)), first=0, size=len(items))
-    )
+    if isinstance(items, Part):
+        return items
+    return Part(items, range(len(items)), first=0, size=len(items))
 
 
 class Batches(Dataset):

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -74,7 +73,7 @@ def test_sharded_run_gives_the_weights_of_a_whole_one(folder, kind):
     one = run(kind, folder, folder / f"one-{kind}", batch_size=8)
     assert one.done
     for product in ("final", "best"):
-        paths = list(Path(folder / f"one-{kind}" / product).glob("*.safetensors"))
+        paths = list((folder / f"one-{kind}" / product).glob("*.safetensors"))
         assert paths
         for path in paths:
             expected = load_file(path)
